@@ -1,0 +1,89 @@
+"""What every answer carries: a value, how far off it can be, and how it was got."""
+
+from typing import Any, Literal, get_args
+
+import equinox as eqx
+import lineax as lx
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxrelu._checks import is_concrete
+
+
+ErrorKind = Literal[
+    "certified bound",
+    "residual bound",
+    "rounding bound",
+    "quadrature estimate",
+    "standard error",
+    "exact",
+]
+"""What the number in an ``error`` field means.
+
+* ``"certified bound"``: the true value is within ``error``, rounding included.
+* ``"residual bound"``: a value of the exact spectrum (of the matrix as stored) lies
+  within ``error``, by a computed residual; rounding of the residual is not included.
+* ``"rounding bound"``: first-order bound on accumulated rounding,
+  ``c(n) eps ||A||``; nothing else was approximated.
+* ``"quadrature estimate"``: difference of two quadrature orders.
+* ``"standard error"``: one standard deviation of a Monte Carlo mean.
+* ``"exact"``: integer or rational arithmetic; ``error`` is 0.
+"""
+
+
+class RESULTS(lx.RESULTS):
+    """Outcome of a computation; the values are the messages a user reads."""
+
+    unresolved = (
+        "The error bound is as large as the value: the working precision cannot "
+        "resolve it. Use float64 (jax.enable_x64), or method='svd', which does not "
+        "square the condition number."
+    )
+    rank_deficient = "The matrix is numerically singular."
+    no_convergence = "The iteration stopped before it reached its tolerance."
+    diverged = "The iterates grew beyond all bounds: the step size is too large."
+
+
+class Estimate(eqx.Module):
+    """One number (or array) together with how far off it can be.
+
+    Attributes:
+        value: the estimate.
+        error: non-negative, same shape as ``value``; what it means is ``error_kind``.
+        error_kind: one of `ErrorKind`.
+        method: how the value was computed, in words.
+        result: a member of `RESULTS`; under ``vmap`` failures stay data here.
+    """
+
+    value: Float[Array, "..."]
+    error: Float[Array, "..."]
+    result: RESULTS
+    error_kind: ErrorKind = eqx.field(static=True)
+    method: str = eqx.field(static=True)
+
+    def __check_init__(self):
+        if self.error_kind not in get_args(ErrorKind):
+            msg = f"error_kind is {self.error_kind!r}; expected {get_args(ErrorKind)}."
+            raise ValueError(msg)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __str__(self) -> str:
+        if np.ndim(self.value) == 0:
+            number = f"{float(self.value):.10g} ± {float(self.error):.1e}"
+        else:
+            number = f"{self.value} ± {self.error}"
+        return f"{number} ({self.error_kind}; {self.method})"
+
+
+def throw_if_failed(result: Any, what: str) -> None:
+    """Raises `RuntimeError` on the host when ``result`` holds a failure.
+
+    Does nothing for traced results: failures under ``jit``/``vmap`` stay data.
+    """
+    failed = result != RESULTS.successful
+    if is_concrete(failed) and np.any(np.asarray(failed)):
+        first = RESULTS[result] if np.ndim(failed) == 0 else RESULTS[result].max()
+        msg = f"{what}: {first}"
+        raise RuntimeError(msg)

@@ -1,0 +1,169 @@
+"""What every operator of the algebra can do, and how lineax sees it."""
+
+import abc
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jaxtyping import Array, Float
+
+from jaxrelu._memory import require_bytes
+
+
+class AbstractOperator(lx.AbstractLinearOperator):
+    r"""A real matrix $A$ of shape (rows, cols) that acts on flat vectors.
+
+    Subclasses know $A$ through thin factors and supply products with it. All vectors
+    are one-dimensional; those of a Jacobian are ordered as
+    `jax.flatten_util.ravel_pytree` orders the trained leaves.
+    """
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols)."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> jnp.dtype:
+        """Floating dtype of the entries."""
+
+    @abc.abstractmethod
+    def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
+        """$A u$."""
+
+    @abc.abstractmethod
+    def rmv(self, vector: Float[Array, " rows"]) -> Float[Array, " cols"]:
+        r"""$A^\top r$."""
+
+    @abc.abstractmethod
+    def gram(self) -> Float[Array, "rows rows"]:
+        r"""$A A^\top$, without forming $A$ where the structure allows."""
+
+    @abc.abstractmethod
+    def cogram(self) -> Float[Array, "cols cols"]:
+        r"""$A^\top A$."""
+
+    @abc.abstractmethod
+    def as_matrix(self) -> Float[Array, "rows cols"]:
+        """$A$ itself; refused with the bytes when it would not fit."""
+
+    def transpose(self) -> "AbstractOperator":
+        r"""$A^\top$ as an operator; its `gram` is this one's `cogram`."""
+        return Transpose(self)
+
+    def in_structure(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of the vectors `mv` takes."""
+        return jax.ShapeDtypeStruct((self.shape[1],), self.dtype)
+
+    def out_structure(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of the vectors `mv` returns."""
+        return jax.ShapeDtypeStruct((self.shape[0],), self.dtype)
+
+
+class Transpose(AbstractOperator):
+    r"""$A^\top$ for a structured $A$; no numbers are moved."""
+
+    operator: AbstractOperator
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(cols, rows) of the wrapped operator."""
+        return self.operator.shape[::-1]
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """That of the wrapped operator."""
+        return self.operator.dtype
+
+    def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
+        """The wrapped operator's `rmv`."""
+        return self.operator.rmv(vector)
+
+    def rmv(self, vector: Float[Array, " rows"]) -> Float[Array, " cols"]:
+        """The wrapped operator's `mv`."""
+        return self.operator.mv(vector)
+
+    def gram(self) -> Float[Array, "rows rows"]:
+        """The wrapped operator's `cogram`."""
+        return self.operator.cogram()
+
+    def cogram(self) -> Float[Array, "cols cols"]:
+        """The wrapped operator's `gram`."""
+        return self.operator.gram()
+
+    def as_matrix(self) -> Float[Array, "rows cols"]:
+        """The wrapped operator's `as_matrix`, transposed."""
+        return self.operator.as_matrix().T
+
+    def transpose(self) -> AbstractOperator:
+        """The wrapped operator."""
+        return self.operator
+
+
+def gram(operator: lx.AbstractLinearOperator) -> Float[Array, "rows rows"]:
+    r"""$A A^\top$ of any lineax operator, through its structure where it has one.
+
+    Cost: that of the operator's own rule; for an operator without one, $A$ is formed.
+    """
+    if isinstance(operator, AbstractOperator):
+        return operator.gram()
+    if isinstance(operator, lx.MulLinearOperator):
+        return operator.scalar**2 * gram(operator.operator)
+    if isinstance(operator, lx.NegLinearOperator | lx.TaggedLinearOperator):
+        return gram(operator.operator)
+    dense = operator.as_matrix()
+    return dense @ dense.T
+
+
+def matmat(
+    operator: lx.AbstractLinearOperator, block: Float[Array, "cols b"]
+) -> Float[Array, "rows b"]:
+    """$A V$ for a block of columns $V$."""
+    return jax.vmap(operator.mv, in_axes=1, out_axes=1)(block)
+
+
+def require_matrix_bytes(shape: tuple[int, int], dtype: Any, what: str) -> None:
+    """Refuses a dense (rows, cols) matrix that would not fit in memory."""
+    needed = shape[0] * shape[1] * jnp.dtype(dtype).itemsize
+    require_bytes(
+        needed,
+        f"{what} of shape {shape}, {jnp.dtype(dtype).name},",
+        "Use mv, rmv or gram instead of the matrix.",
+    )
+
+
+# lineax asks these of every operator. A structured operator of ours promises no
+# structure that lineax could exploit: tags are added by lx.TaggedLinearOperator.
+for _predicate in (
+    lx.is_symmetric,
+    lx.is_diagonal,
+    lx.is_tridiagonal,
+    lx.is_lower_triangular,
+    lx.is_upper_triangular,
+    lx.is_positive_semidefinite,
+    lx.is_negative_semidefinite,
+    lx.has_unit_diagonal,
+):
+    _predicate.register(AbstractOperator)(lambda operator: False)  # noqa: ARG005
+
+
+@lx.linearise.register(AbstractOperator)
+def _(operator):
+    return operator
+
+
+@lx.conj.register(AbstractOperator)
+def _(operator):
+    return operator
+
+
+@lx.materialise.register(AbstractOperator)
+def _(operator):
+    return lx.MatrixLinearOperator(operator.as_matrix())
+
+
+@lx.diagonal.register(AbstractOperator)
+def _(operator):
+    return jnp.diagonal(operator.as_matrix())

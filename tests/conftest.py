@@ -1,0 +1,38 @@
+"""Both precisions, eight virtual devices, keys that depend on the test alone."""
+
+import zlib
+
+import jax
+import pytest
+
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    """Runs the test in both precisions, float32 with x64 off as a user has it."""
+    with jax.enable_x64(request.param == "float64"):
+        yield jax.numpy.dtype(request.param)
+
+
+@pytest.fixture
+def float64():
+    """Runs the test with x64 enabled."""
+    with jax.enable_x64(True):
+        yield jax.numpy.dtype("float64")
+
+
+@pytest.fixture
+def getkey(request):
+    """Fresh keys, the same in every session: seeded by the test's own name."""
+    key = jax.random.key(zlib.crc32(request.node.nodeid.encode()))
+
+    def fresh():
+        nonlocal key
+        key, sub = jax.random.split(key)
+        return sub
+
+    return fresh
