@@ -1,0 +1,59 @@
+"""The arguments every sampler takes: sizes and a dtype."""
+
+import operator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def floating_dtype(dtype: Any) -> np.dtype:
+    """``dtype`` as a floating dtype; None means the current default float.
+
+    Raises:
+        TypeError: not a floating dtype, or float64 while x64 is off.
+    """
+    if dtype is None:
+        return jnp.result_type(float)
+    wanted = jnp.dtype(dtype)
+    if not jnp.issubdtype(wanted, jnp.floating):
+        msg = (
+            f"dtype is {wanted}; expected a floating dtype such as 'float32' or "
+            "'float64', or None for JAX's current default."
+        )
+        raise TypeError(msg)
+    if wanted.itemsize > jnp.result_type(float).itemsize:
+        msg = (
+            f"dtype is {wanted}, which JAX holds only when x64 is on; expected "
+            f"{jnp.result_type(float)} or a narrower one. Call "
+            "jax.config.update('jax_enable_x64', True) first, or leave dtype out."
+        )
+        raise TypeError(msg)
+    return wanted
+
+
+def check_size(value: Any, name: str, least: int = 1) -> int:
+    """``value`` as a Python int of at least ``least``.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: too small.
+    """
+    try:
+        size = operator.index(value)
+    except TypeError:
+        msg = (
+            f"{name} is {value!r} of type {type(value).__name__}; expected a Python "
+            f"int. Pass int({name})."
+        )
+        raise TypeError(msg) from None
+    if size < least:
+        msg = f"{name} is {size}; expected at least {least}. Pass a larger {name}."
+        raise ValueError(msg)
+    return size
+
+
+def listing(items: Any, most: int = 5) -> str:
+    """The first few items in words, and how many more there are."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
