@@ -1,0 +1,1 @@
+"""What is compared. Each module imports only what its own candidates need."""

@@ -1,0 +1,56 @@
+"""jaxrelu, called the way its documentation says."""
+
+import jax
+
+import jaxrelu as jr
+
+
+def _network(problem, dtype):
+    network = jr.Shallow(
+        inner=jax.device_put(problem["inner"].astype(dtype)),
+        outer=jax.device_put(problem["outer"].astype(dtype)),
+        activation=jr.activations.ReLU(),
+    )
+    return network, jax.device_put(problem["inputs"].astype(dtype))
+
+
+def _jacobian(network, inputs):
+    return jr.jacobian(network, inputs, where=lambda network: network.inner)
+
+
+def all_values(problem, dtype):
+    """All singular values."""
+    network, inputs = _network(problem, dtype)
+
+    def run():
+        answer = jr.spectrum(_jacobian(network, inputs))
+        return {"values": jax.block_until_ready(answer.values)}
+
+    return run
+
+
+def both_ends(problem, dtype):
+    """Smallest and largest singular value, each with its bound."""
+    network, inputs = _network(problem, dtype)
+
+    def run():
+        answer = jr.extreme(_jacobian(network, inputs))
+        smallest, largest = jax.block_until_ready((answer.smallest, answer.largest))
+        return {
+            "smallest": smallest.value,
+            "smallest_bound": smallest.error,
+            "largest": largest.value,
+            "largest_bound": largest.error,
+        }
+
+    return run
+
+
+def gram(problem, dtype):
+    """The Gram matrix of the Jacobian, without the Jacobian."""
+    network, inputs = _network(problem, dtype)
+
+    def run():
+        return {"gram": _jacobian(network, inputs).gram().block_until_ready()}
+
+    return run
