@@ -59,7 +59,7 @@ test: $(VENV)/.test ## the whole test suite, both precisions, types checked
 lint: $(VENV)/.lint ## ruff (rules and format) and pyright
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 .PHONY: docs
 docs: $(VENV)/.docs ## the site, into site/; any warning is an error
