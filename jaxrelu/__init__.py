@@ -1,1 +1,28 @@
 """Exact answers, with error bars, to what theory asks of a small neural network."""
+
+from jaxrelu import (
+    activations as activations,
+    data as data,
+    networks as networks,
+    operators as operators,
+)
+from jaxrelu._memory import MemoryRefusedError as MemoryRefusedError
+from jaxrelu._results import RESULTS as RESULTS, Estimate as Estimate
+from jaxrelu.dynamics import (
+    Trajectory as Trajectory,
+    gradient_descent as gradient_descent,
+)
+from jaxrelu.networks import (
+    DenseNetwork as DenseNetwork,
+    LinearNetwork as LinearNetwork,
+    LinearResidualNetwork as LinearResidualNetwork,
+    Shallow as Shallow,
+    near_kinks as near_kinks,
+)
+from jaxrelu.objectives import SquaredLoss as SquaredLoss
+from jaxrelu.operators import (
+    expected_gram as expected_gram,
+    gram as gram,
+    jacobian as jacobian,
+    neural_covariance as neural_covariance,
+)

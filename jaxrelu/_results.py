@@ -39,6 +39,7 @@ class RESULTS(lx.RESULTS):
         "resolve it. Use float64 (jax.enable_x64), or method='svd', which does not "
         "square the condition number."
     )
+    not_finite = "The matrix holds NaN or infinite entries."
     rank_deficient = "The matrix is numerically singular."
     no_convergence = "The iteration stopped before it reached its tolerance."
     diverged = "The iterates grew beyond all bounds: the step size is too large."

@@ -45,6 +45,16 @@ class AbstractOperator(lx.AbstractLinearOperator):
     def cogram(self) -> Float[Array, "cols cols"]:
         r"""$A^\top A$."""
 
+    def cross_gram(
+        self, other: lx.AbstractLinearOperator
+    ) -> Float[Array, "rows other"]:
+        r"""$A B^\top$ with another operator on the same space; dense unless overridden.
+
+        With the Jacobians of one network at two sets of inputs this is the kernel
+        between the sets.
+        """
+        return self.as_matrix() @ other.as_matrix().T
+
     @abc.abstractmethod
     def as_matrix(self) -> Float[Array, "rows cols"]:
         """$A$ itself; refused with the bytes when it would not fit."""
@@ -105,16 +115,47 @@ class Transpose(AbstractOperator):
 def gram(operator: lx.AbstractLinearOperator) -> Float[Array, "rows rows"]:
     r"""$A A^\top$ of any lineax operator, through its structure where it has one.
 
+    Rules: the operators of this room; scalar multiples, negation and tags; sums, by
+    $AA^\top + BB^\top + AB^\top + (AB^\top)^\top$; a product with a diagonal on the
+    left, $D A A^\top D$. Anything else is formed first.
+
     Cost: that of the operator's own rule; for an operator without one, $A$ is formed.
     """
-    if isinstance(operator, AbstractOperator):
-        return operator.gram()
-    if isinstance(operator, lx.MulLinearOperator):
-        return operator.scalar**2 * gram(operator.operator)
-    if isinstance(operator, lx.NegLinearOperator | lx.TaggedLinearOperator):
-        return gram(operator.operator)
+    match operator:
+        case AbstractOperator():
+            return operator.gram()
+        case lx.MulLinearOperator():
+            return operator.scalar**2 * gram(operator.operator)
+        case lx.DivLinearOperator():
+            return gram(operator.operator) / operator.scalar**2
+        case lx.NegLinearOperator() | lx.TaggedLinearOperator():
+            return gram(operator.operator)
+        case lx.AddLinearOperator():
+            one, two = operator.operator1, operator.operator2
+            cross = cross_gram(one, two)
+            return gram(one) + gram(two) + cross + cross.T
+        case lx.ComposedLinearOperator(operator1=lx.DiagonalLinearOperator()):
+            rows = lx.diagonal(operator.operator1)
+            return rows[:, None] * gram(operator.operator2) * rows[None, :]
     dense = operator.as_matrix()
     return dense @ dense.T
+
+
+def cross_gram(
+    one: lx.AbstractLinearOperator, two: lx.AbstractLinearOperator
+) -> Float[Array, "rows other"]:
+    r"""$A B^\top$ of two operators that act on the same space."""
+    if one.in_size() != two.in_size():
+        msg = (
+            f"the operators act on vectors of length {one.in_size()} and "
+            f"{two.in_size()}; expected the same space."
+        )
+        raise ValueError(msg)
+    if isinstance(one, AbstractOperator):
+        return one.cross_gram(two)
+    if isinstance(two, AbstractOperator):
+        return two.cross_gram(one).T
+    return one.as_matrix() @ two.as_matrix().T
 
 
 def matmat(

@@ -1,0 +1,88 @@
+r"""Initial weights, named after what they do.
+
+Inner weights (k, d), rows are neurons:
+
+* ``"gaussian"``: entries iid $N(0, 1)$ (Oymak & Soltanolkotabi).
+* ``"xavier"``: entries iid $N(0, 1/d)$, so a neuron has unit norm on average. Safran &
+  Shamir write $N(0, 1/k)$ with $k = d$; the variance here follows the fan-in.
+* ``"glorot_normal"``, ``"glorot_uniform"``, ``"he_normal"``, ``"he_uniform"``: those of
+  `jax.nn.initializers`.
+
+Outer weights (k,) or (m, k):
+
+* ``"balanced"``: half of each row $+c$, half $-c$, k even, rows of Euclidean norm
+  ``outer_norm``; then $1^\top v = 0$ and $c$ = ``outer_norm``$/\sqrt k$. Oymak &
+  Soltanolkotabi take ``outer_norm`` $= \|y\|_2/\sqrt n$, which is 1 for labels ±1.
+* ``"signs"``: $\pm c$ with independent fair signs, same norm.
+* ``"ones"``: all ones (the networks of Safran & Shamir); ``outer_norm`` is not used.
+* ``"gaussian"``: iid normal, scaled so that a row has norm ``outer_norm`` on average.
+* the four of `jax.nn.initializers` above.
+"""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jrandom
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxrelu._checks import check_choice, check_positive
+
+
+_LIBRARY = {
+    "glorot_normal": jax.nn.initializers.glorot_normal,
+    "glorot_uniform": jax.nn.initializers.glorot_uniform,
+    "he_normal": jax.nn.initializers.he_normal,
+    "he_uniform": jax.nn.initializers.he_uniform,
+}
+INNER = ("gaussian", "xavier", *_LIBRARY)
+OUTER = ("balanced", "signs", "ones", "gaussian", *_LIBRARY)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raises `ValueError` unless every size is a positive integer."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            msg = f"{name} is {size!r}; expected a positive integer."
+            raise ValueError(msg)
+
+
+def inner_weights(
+    key: PRNGKeyArray, k: int, d: int, scheme: str, dtype: jnp.dtype
+) -> Float[Array, "k d"]:
+    """First-layer weights, one neuron per row; `scheme` as in the module docstring."""
+    check_choice(scheme, INNER, "inner")
+    if scheme in _LIBRARY:
+        return _LIBRARY[scheme](in_axis=1, out_axis=0)(key, (k, d), dtype)
+    weights = jrandom.normal(key, (k, d), dtype)
+    return weights if scheme == "gaussian" else weights / d**0.5
+
+
+def outer_weights(
+    key: PRNGKeyArray,
+    k: int,
+    m: int | None,
+    scheme: str,
+    norm: float,
+    dtype: jnp.dtype,
+) -> Float[Array, " k"] | Float[Array, "m k"]:
+    """Second-layer weights, (k,) for a scalar output (m None) and (m, k) otherwise."""
+    check_choice(scheme, OUTER, "outer")
+    check_positive(norm, "outer_norm")
+    rows = 1 if m is None else m
+    if scheme in _LIBRARY:
+        v = _LIBRARY[scheme](in_axis=1, out_axis=0)(key, (rows, k), dtype)
+    elif scheme == "balanced":
+        if k % 2:
+            msg = (
+                f"outer='balanced' puts half of the {k} outer weights at + and half "
+                "at -; expected an even k. Use an even width, or outer='signs'."
+            )
+            raise ValueError(msg)
+        half = jnp.repeat(jnp.array([1, -1], dtype), k // 2)
+        v = jnp.broadcast_to(half * (norm / k**0.5), (rows, k))
+    elif scheme == "signs":
+        v = jrandom.rademacher(key, (rows, k), dtype) * (norm / k**0.5)
+    elif scheme == "ones":
+        v = jnp.ones((rows, k), dtype)
+    else:
+        v = jrandom.normal(key, (rows, k), dtype) * (norm / k**0.5)
+    return v[0] if m is None else v

@@ -1,0 +1,111 @@
+"""The Jacobian of anything, by automatic differentiation, one sample at a time."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from jaxrelu.operators._interface import AbstractOperator, require_matrix_bytes
+
+
+class AutodiffJacobian(AbstractOperator):
+    r"""$\partial f(x_i) / \partial \theta$ stacked over samples, for any callable module.
+
+    Each row block depends on one sample only, so rows are built per sample: n backward
+    passes of one sample, not n backward passes of the batch.
+
+    Attributes:
+        trained: the leaves θ, other leaves None.
+        rest: the other leaves.
+        inputs: (n, ...), one sample per entry of the first axis.
+        block: samples per block in `gram`, which holds block × p numbers at a time.
+    """
+
+    trained: PyTree
+    rest: PyTree
+    inputs: Float[Array, "n ..."]
+    block: int = eqx.field(static=True, default=64)
+
+    def _outputs(self) -> Callable:
+        def outputs(trained, sample):
+            return jnp.ravel(eqx.combine(trained, self.rest)(sample))
+
+        return outputs
+
+    @property
+    def out_size_per_sample(self) -> int:
+        """Outputs m."""
+        shape = jax.eval_shape(self._outputs(), self.trained, self.inputs[0])
+        return shape.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n m, p)."""
+        p = sum(leaf.size for leaf in jax.tree.leaves(self.trained))
+        return self.inputs.shape[0] * self.out_size_per_sample, p
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating dtype of the trained leaves."""
+        return jax.tree.leaves(self.trained)[0].dtype
+
+    @eqx.filter_jit
+    def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
+        """One forward-mode pass."""
+        _, unravel = ravel_pytree(self.trained)
+
+        def batch(trained):
+            return jax.vmap(lambda x: self._outputs()(trained, x))(self.inputs)
+
+        return jax.jvp(batch, (self.trained,), (unravel(vector),))[1].reshape(-1)
+
+    @eqx.filter_jit
+    def rmv(self, vector: Float[Array, " rows"]) -> Float[Array, " cols"]:
+        """One reverse-mode pass."""
+
+        def batch(trained):
+            return jax.vmap(lambda x: self._outputs()(trained, x))(self.inputs)
+
+        out, pullback = jax.vjp(batch, self.trained)
+        return ravel_pytree(pullback(vector.reshape(out.shape))[0])[0]
+
+    def _rows(self, samples: Array) -> Array:
+        jac = jax.vmap(lambda x: jax.jacrev(self._outputs())(self.trained, x))(samples)
+        flat = [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jac)]
+        stacked = jnp.concatenate(flat, axis=-1)
+        return stacked.reshape(-1, stacked.shape[-1])
+
+    @eqx.filter_jit
+    def gram(self) -> Float[Array, "rows rows"]:
+        """Row block by row block: block × p numbers at a time beside the result."""
+        rows, _ = self.shape
+        require_matrix_bytes((rows, rows), self.dtype, "a Gram matrix")
+        n = self.inputs.shape[0]
+        block = min(self.block, n)
+        pad = -n % block
+        padded = jnp.concatenate([self.inputs, self.inputs[:pad]])
+
+        def against_all(samples):
+            return jax.vmap(self.mv)(self._rows(samples))
+
+        tiles = jax.lax.map(
+            against_all, padded.reshape(-1, block, *self.inputs.shape[1:])
+        )
+        return tiles.reshape(-1, rows)[:rows]
+
+    @eqx.filter_jit
+    def cogram(self) -> Float[Array, "cols cols"]:
+        r"""$J^\top J$; forms J."""
+        cols = self.shape[1]
+        require_matrix_bytes((cols, cols), self.dtype, "a p × p matrix")
+        dense = self.as_matrix()
+        return dense.T @ dense
+
+    @eqx.filter_jit
+    def as_matrix(self) -> Float[Array, "rows cols"]:
+        """The (nm, p) matrix, by one reverse pass per output and sample."""
+        require_matrix_bytes(self.shape, self.dtype, "a Jacobian")
+        return self._rows(self.inputs)

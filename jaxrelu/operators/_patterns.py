@@ -1,0 +1,121 @@
+r"""Exact products of bit patterns.
+
+For $P \in \{0,1\}^{n \times k}$ the entries of $P P^\top$ are the integers
+$C_{ij} = |\{l : P_{il} = P_{jl} = 1\}| \le k$. Three ways to count, all exact:
+
+* **popcount**: pack 32 bits to a word and sum `population_count(a & b)`; int32 sums of
+  integers that are at most $k < 2^{31}$.
+* **int8**: 0/1 are exact in int8, each product is 0 or 1, accumulation is in int32.
+* **bfloat16**: 0/1 are exact in bfloat16, so is each product; the accumulator is
+  float32, where every integer up to $2^{24}$ is exact: exact for $k < 2^{24}$.
+
+The CPU takes popcount (AVX-512 or NEON words; measured against the others on one
+core in `benchmarks/`); an accelerator takes int8, which its matrix units run at several
+times the float32 rate.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from jaxrelu._checks import check_choice
+
+
+_WORD = 32
+_ROWS = 16  # rows counted at once: 16 n int32 sums stay in the second-level cache
+METHODS = ("auto", "popcount", "int8", "bfloat16")
+
+
+def pack_bits(pattern: Bool[Array, "n k"]) -> UInt32[Array, "n words"]:
+    """Each row as ceil(k / 32) words; the last one is padded with zeros."""
+    n, k = pattern.shape
+    padded = jnp.pad(pattern, ((0, 0), (0, -k % _WORD)))
+    bits = padded.reshape(n, -1, _WORD).astype(jnp.uint32)
+    shifts = jnp.arange(_WORD, dtype=jnp.uint32)
+    return jnp.sum(bits << shifts[None, None, :], axis=-1, dtype=jnp.uint32)
+
+
+def _popcount(one: Bool[Array, "n k"], two: Bool[Array, "q k"]) -> Int[Array, "n q"]:
+    n = one.shape[0]
+    rows, columns = pack_bits(one), pack_bits(two).T
+    words, q = columns.shape
+    rows = jnp.pad(rows, ((0, -n % _ROWS), (0, 0))).reshape(-1, _ROWS, words)
+
+    def count(block):
+        def add(word, total):
+            both = block[:, word][:, None] & columns[word][None, :]
+            return total + jax.lax.population_count(both).astype(jnp.int32)
+
+        return jax.lax.fori_loop(0, words, add, jnp.zeros((_ROWS, q), jnp.int32))
+
+    return jax.lax.map(count, rows).reshape(-1, q)[:n]
+
+
+def _product(one: Array, two: Array, narrow: jnp.dtype, wide: jnp.dtype) -> Array:
+    return jax.lax.dot_general(
+        one.astype(narrow),
+        two.astype(narrow),
+        (((1,), (1,)), ((), ())),
+        preferred_element_type=wide,
+    ).astype(jnp.int32)
+
+
+def common_ones(
+    one: Bool[Array, "n k"],
+    two: Bool[Array, "q k"] | None = None,
+    *,
+    method: str = "auto",
+) -> Int[Array, "n q"]:
+    r"""$C_{ij} = \sum_l P_{il} Q_{jl}$ for bit patterns, bit-exact in int32.
+
+    Args:
+        one: P, (n, k).
+        two: Q, (q, k); P itself when None.
+        method: `"popcount"`, `"int8"`, `"bfloat16"`, or `"auto"` (popcount on the CPU,
+            int8 elsewhere).
+
+    Raises:
+        ValueError: unknown method, or k beyond the exact range of the method.
+
+    Cost: n q k / 32 word operations, or 2 n q k narrow multiply-adds.
+    """
+    check_choice(method, METHODS, "method")
+    two = one if two is None else two
+    k = one.shape[1]
+    if k >= 2**24 and method == "bfloat16":
+        msg = f"k is {k}; float32 accumulation counts exactly below 2**24 = 16777216."
+        raise ValueError(msg)
+
+    def int8(p, q):
+        return _product(p, q, jnp.dtype("int8"), jnp.dtype("int32"))
+
+    if method == "popcount":
+        return _popcount(one, two)
+    if method == "int8":
+        return int8(one, two)
+    if method == "bfloat16":
+        return _product(one, two, jnp.dtype(jnp.bfloat16), jnp.dtype("float32"))
+    return jax.lax.platform_dependent(one, two, cpu=_popcount, default=int8)
+
+
+def gated_products(
+    one: Bool[Array, "n k"],
+    two: Bool[Array, "q k"] | None,
+    slopes: tuple[Any, Any],
+    dtype: jnp.dtype,
+) -> Float[Array, "n q"]:
+    r"""$\sum_l s(P_{il})\, s(Q_{jl})$ with $s(0), s(1)$ = `slopes`, from exact counts.
+
+    With $a = s(0)$, $b = s(1) - s(0)$ it equals
+    $a^2 k + a b\,(|P_i| + |Q_j|) + b^2 C_{ij}$: one rounding per term.
+    """
+    low, high = (jnp.asarray(slope, dtype) for slope in slopes)
+    step = high - low
+    k = one.shape[1]
+    ones = jnp.sum(one, axis=1, dtype=jnp.int32).astype(dtype)
+    twos = ones if two is None else jnp.sum(two, axis=1, dtype=jnp.int32).astype(dtype)
+    counts = common_ones(one, two).astype(dtype)
+    mixed = ones[:, None] + twos[None, :]
+    return low**2 * k + low * step * mixed + step**2 * counts

@@ -1,0 +1,90 @@
+"""Bit-exactness of the pattern products."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import jaxrelu as jr
+from jaxrelu.operators import GatedKhatriRao, common_ones
+
+
+def counts(one, two):
+    """Python integers, no floating point."""
+    return np.array([[int(np.count_nonzero(p & q)) for q in two] for p in one])
+
+
+@pytest.mark.parametrize("method", ["auto", "popcount", "int8", "bfloat16"])
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**31),
+    shape=st.sampled_from(
+        [(1, 1, 1), (5, 31, 3), (17, 32, 2), (16, 33, 40), (3, 97, 3)]
+    ),
+    density=st.floats(0, 1),
+)
+def test_counts_are_exact_integers(method, seed, shape, density):
+    n, k, q = shape
+    rng = np.random.default_rng(seed)
+    one, two = rng.random((n, k)) < density, rng.random((q, k)) < density
+    result = common_ones(jnp.asarray(one), jnp.asarray(two), method=method)
+    assert result.dtype == jnp.int32
+    np.testing.assert_array_equal(result, counts(one, two))
+
+
+def test_counts_beyond_the_range_of_narrow_accumulators():
+    # 70 000 common ones: neither int8 nor bfloat16 nor int16 sums hold that
+    pattern = jnp.ones((3, 70_001), bool).at[1, :1].set(False)
+    for method in ("popcount", "int8", "bfloat16"):
+        result = np.asarray(common_ones(pattern, method=method))
+        assert result[0, 0] == 70_001
+        assert result[0, 1] == result[1, 1] == 70_000
+
+
+def test_counts_under_vmap():
+    patterns = jax.random.bernoulli(jax.random.key(0), 0.5, (3, 9, 40))
+    for method in ("popcount", "int8", "auto"):
+        batched = jax.vmap(lambda p, m=method: common_ones(p, method=m))(patterns)
+        for pattern, result in zip(patterns, batched, strict=True):
+            bits = np.asarray(pattern)
+            np.testing.assert_array_equal(result, counts(bits, bits))
+
+
+def test_gram_of_bits_is_exact_when_its_parts_are(dtype):
+    """Dyadic |v| and integer inputs: J J^T in both precisions is exact to the bit."""
+    rng = np.random.default_rng(0)
+    gates = jnp.asarray(rng.random((20, 64)) < 0.5)
+    outer = jnp.asarray(np.where(np.arange(64) % 2, 0.125, -0.125), dtype)
+    right = jnp.asarray(rng.integers(-9, 9, (20, 5)), dtype)
+    operator = GatedKhatriRao(gates, outer, (0.0, 1.0), right)
+    exact = counts(np.asarray(gates), np.asarray(gates)) / 64.0
+    products = np.asarray(right, np.float64) @ np.asarray(right, np.float64).T
+    np.testing.assert_array_equal(operator.gram(), exact * products)
+
+
+@pytest.mark.parametrize("slopes", [(0.0, 1.0), (0.1, 1.0), (-1.0, 1.0), (2.0, 2.0)])
+def test_slopes_other_than_zero_and_one(slopes, dtype):
+    rng = np.random.default_rng(1)
+    gates = jnp.asarray(rng.random((6, 50)) < 0.3)
+    outer = jnp.full((50,), 0.3, dtype)
+    operator = GatedKhatriRao(gates, outer, slopes, jnp.eye(6, 3, dtype=dtype) + 1)
+    dense = np.asarray(operator.as_matrix(), np.float64)
+    scale = 64 * float(jnp.finfo(dtype).eps) * (dense @ dense.T).max()
+    np.testing.assert_allclose(operator.gram(), dense @ dense.T, rtol=0, atol=scale)
+
+
+def test_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="expected one of"):
+        common_ones(jnp.ones((2, 3), bool), method="fp4")
+
+
+def test_near_kinks_count_what_rounding_decides(dtype):
+    inner = jnp.asarray([[1.0, -1.0], [1.0, 2.0]], dtype)
+    network = jr.Shallow(inner, jnp.ones(2, dtype))
+    x = jnp.asarray([[1.0, 1.0], [0.5, 0.3], [0.1, 0.1 * (1 + 2e-8)]], dtype)
+    report = jr.near_kinks(network, x)
+    assert report.total == 6
+    assert int(report.exact_zeros) == (2 if dtype == jnp.float32 else 1)
+    assert int(report.count) == (2 if dtype == jnp.float32 else 1)
+    assert int(jr.near_kinks(network, x[1:2]).count) == 0
