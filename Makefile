@@ -69,6 +69,10 @@ docs: $(VENV)/.docs ## the site, into site/; any warning is an error
 bench: $(VENV)/.bench ## the benchmark table, beside those peers that are installed
 	$(PY) benchmarks/jacobian_spectrum.py $(ARGS)
 
+.PHONY: bench-scaling
+bench-scaling: $(VENV)/.bench ## time against n, k and d, with fitted exponents
+	$(PY) benchmarks/scaling.py $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: .venv-peers/.installed .venv-nt/.installed ## what the benchmark compares with
 
