@@ -64,7 +64,7 @@ def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
         raise ValueError(msg)
 
 
-def check_positive(value: float, name: str) -> None:
+def check_positive(value: float | int, name: str) -> None:
     """Raises `ValueError` unless the Python number ``value`` is finite and positive."""
     if not (np.isfinite(value) and value > 0):
         msg = f"{name} is {value}; expected a positive finite number."

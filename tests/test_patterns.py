@@ -19,9 +19,7 @@ def counts(one, two):
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**31),
-    shape=st.sampled_from(
-        [(1, 1, 1), (5, 31, 3), (17, 32, 2), (16, 33, 40), (3, 97, 3)]
-    ),
+    shape=st.sampled_from([(1, 1, 1), (5, 31, 3), (17, 32, 2), (16, 33, 40)]),
     density=st.floats(0, 1),
 )
 def test_counts_are_exact_integers(method, seed, shape, density):

@@ -94,12 +94,17 @@ def _descend(
         lambda many, one: jnp.append(many, one), records, last
     )
     finite = jnp.isfinite(losses).all() & jnp.isfinite(distances).all()
+    result = RESULTS.where(
+        finite,
+        RESULTS.successful,  # pyright: ignore[reportArgumentType]
+        RESULTS.diverged,  # pyright: ignore[reportArgumentType]
+    )
     return Trajectory(
         eqx.combine(end, rest),
         losses,
         distances,
         lengths,
-        RESULTS.where(finite, RESULTS.successful, RESULTS.diverged),
+        result,
         rate,
     )
 

@@ -286,7 +286,7 @@ class LinearResidualNetwork(AbstractNetwork):
         scale: float | None = None,
         dtype: Any = None,
     ) -> "LinearResidualNetwork":
-        r"""Entries iid $N(0, \text{scale}^2)$; scale defaults to $1/(\text{depth}\sqrt d)$.
+        r"""Entries iid $N(0, s^2)$; the scale s defaults to $1/(\text{depth}\sqrt d)$.
 
         Args:
             key: PRNG key.
@@ -297,8 +297,8 @@ class LinearResidualNetwork(AbstractNetwork):
         """
         check_sizes(d=d, depth=depth)
         chain = _random_chain(key, (d,) * (depth + 1), "gaussian", dtype)
-        scale = 1 / (depth * d**0.5) if scale is None else scale
-        return cls(tuple(scale * weight for weight in chain))
+        deviation = 1 / (depth * d**0.5) if scale is None else scale
+        return cls(tuple(deviation * weight for weight in chain))
 
     @property
     def in_size(self) -> int:

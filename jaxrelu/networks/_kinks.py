@@ -26,10 +26,10 @@ class NearKinks(eqx.Module):
 def near_kinks(network: Shallow, inputs: Float[Array, "n d"]) -> NearKinks:
     r"""Counts pre-activations with $|w_l \cdot x_i| \le \gamma_d |w_l| \cdot |x_i|$.
 
-    $\gamma_d = du/(1 - du)$ with $u$ the unit roundoff bounds the error of a dot product
-    of length d in any order of summation, $|w| \cdot |x| = \sum_c |w_c x_c|$. A count of
-    0 means that every bit of the activation pattern is that of exact arithmetic (on the
-    stored weights and inputs). Exact zeros of zero rows count, too.
+    $\gamma_d = du/(1 - du)$ with $u$ the unit roundoff bounds the error of a dot
+    product of length d in any order of summation, $|w| \cdot |x| = \sum_c |w_c x_c|$.
+    A count of 0 means that every bit of the activation pattern is that of exact
+    arithmetic (on the stored weights and inputs). Exact zeros of zero rows count, too.
 
     Raises:
         ValueError: inputs that do not fit the network.

@@ -25,8 +25,8 @@ class Shallow(AbstractNetwork):
 
     The networks of all four papers are of this form: Oymak & Soltanolkotabi's
     $v^\top \varphi(Wx)$, Safran & Shamir's student and teacher (outer weights one),
-    Berner et al.'s $(A, C)$, Zhou & Liang's $W_2 \sigma(W_1 x)$. By default only `inner`
-    trains; pass `where=lambda net: (net.inner, net.outer)` to train both.
+    Berner et al.'s $(A, C)$, Zhou & Liang's $W_2 \sigma(W_1 x)$. By default only
+    `inner` trains; pass `where=lambda net: (net.inner, net.outer)` to train both.
 
     Attributes:
         inner: W, (k, d), one neuron per row.

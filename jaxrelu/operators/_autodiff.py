@@ -12,7 +12,7 @@ from jaxrelu.operators._interface import AbstractOperator, require_matrix_bytes
 
 
 class AutodiffJacobian(AbstractOperator):
-    r"""$\partial f(x_i) / \partial \theta$ stacked over samples, for any callable module.
+    r"""$\partial f(x_i) / \partial \theta$ over all samples, for any callable module.
 
     Each row block depends on one sample only, so rows are built per sample: n backward
     passes of one sample, not n backward passes of the batch.

@@ -17,10 +17,10 @@ from jaxrelu.operators._interface import require_matrix_bytes
 def neural_covariance(
     activation: AbstractActivation, inputs: Any
 ) -> Float[Array, "n n"]:
-    r"""$\Sigma(X) = E_w[\varphi'(Xw)\varphi'(Xw)^\top] \circ (XX^\top)$, $w \sim N(0, I_d)$.
+    r"""$\Sigma(X) = E_w[\varphi'(Xw)\varphi'(Xw)^\top] \circ (XX^\top)$.
 
-    The neural net covariance of Oymak & Soltanolkotabi, $H^\infty$ of Du et al. for
-    ReLU. Its smallest eigenvalue is their $\lambda(X)$.
+    Here $w \sim N(0, I_d)$. The neural net covariance of Oymak & Soltanolkotabi,
+    $H^\infty$ of Du et al. for ReLU. Its smallest eigenvalue is their $\lambda(X)$.
 
     Args:
         activation: φ.

@@ -80,7 +80,8 @@ class Transpose(AbstractOperator):
     @property
     def shape(self) -> tuple[int, int]:
         """(cols, rows) of the wrapped operator."""
-        return self.operator.shape[::-1]
+        rows, cols = self.operator.shape
+        return cols, rows
 
     @property
     def dtype(self) -> jnp.dtype:

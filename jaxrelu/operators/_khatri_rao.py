@@ -93,7 +93,8 @@ class KhatriRao(AbstractOperator):
 
     def cogram(self) -> Float[Array, "cols cols"]:
         r"""$J^\top J$; forms J, 2nm(kd)² operations."""
-        require_matrix_bytes((self.shape[1],) * 2, self.dtype, "a p × p matrix")
+        cols = self.shape[1]
+        require_matrix_bytes((cols, cols), self.dtype, "a p × p matrix")
         return _cogram(self.as_matrix())
 
     def as_matrix(self) -> Float[Array, "rows cols"]:
@@ -271,7 +272,7 @@ def _kron_gram(slow: Array, slow2: Array, fast: Array, fast2: Array) -> Array:
 
 @eqx.filter_jit
 def _rows(left: Array, right: Array) -> Array:
-    n, m, k = left.shape
+    n, m, _ = left.shape
     return (left[:, :, :, None] * right[:, None, None, :]).reshape(n * m, -1)
 
 

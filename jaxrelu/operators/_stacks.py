@@ -25,8 +25,9 @@ def _check_parts(parts: tuple, axis: int, name: str) -> None:
         raise ValueError(msg)
     sizes = {part.shape[axis] for part in parts}
     if len(sizes) > 1:
+        shapes = [part.shape for part in parts]
         msg = (
-            f"{name} got operators of shapes {[part.shape for part in parts]}; expected "
+            f"{name} got operators of shapes {shapes}; expected "
             f"one number of {'rows' if axis == 0 else 'columns'}."
         )
         raise ValueError(msg)
@@ -57,7 +58,7 @@ class HStack(AbstractOperator):
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         r"""$\sum_j A_j u_j$."""
         pieces = _split(vector, [part.shape[1] for part in self.parts])
-        return sum(part.mv(u) for part, u in zip(self.parts, pieces, strict=True))
+        return _sum([part.mv(u) for part, u in zip(self.parts, pieces, strict=True)])
 
     @eqx.filter_jit
     def rmv(self, vector: Float[Array, " rows"]) -> Float[Array, " cols"]:
@@ -119,7 +120,7 @@ class VStack(AbstractOperator):
     def rmv(self, vector: Float[Array, " rows"]) -> Float[Array, " cols"]:
         r"""$\sum_j A_j^\top r_j$."""
         pieces = _split(vector, [part.shape[0] for part in self.parts])
-        return sum(part.rmv(r) for part, r in zip(self.parts, pieces, strict=True))
+        return _sum([part.rmv(r) for part, r in zip(self.parts, pieces, strict=True)])
 
     def gram(self) -> Float[Array, "rows rows"]:
         r"""Blocks $A_i A_j^\top$; those above the diagonal are computed once."""
