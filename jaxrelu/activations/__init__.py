@@ -1,5 +1,11 @@
 """Activation functions, their Gaussian moments and dual kernels."""
 
+from jaxrelu.activations._angle import angle as angle, angles as angles
+from jaxrelu.activations._dual import (
+    dual_kernel as dual_kernel,
+    dual_kernel_estimate as dual_kernel_estimate,
+    dual_of_angle as dual_of_angle,
+)
 from jaxrelu.activations._functions import (
     GELU as GELU,
     AbstractActivation as AbstractActivation,

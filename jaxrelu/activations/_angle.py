@@ -1,0 +1,197 @@
+r"""Angles between vectors, right at 0 and $\pi$ in value and derivative.
+
+For unit $u, v$ the angle is $\theta = 2\operatorname{atan2}(|u - v|, |u + v|)$.
+$\arccos \langle u, v\rangle$ loses half of the digits near $0$ and $\pi$, its
+derivative is infinite there, and clipping its argument makes the derivative wrong.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxrelu._checks import as_floating, check_rank
+
+
+# Above this cosine chords are computed by subtraction: at it, the angle from the
+# cosine is off by 4 roundings of the cosine.
+_NEAR = 31 / 32
+_BLOCK = 256
+
+
+def product(a: Array, b: Array) -> Array:
+    """$A B^T$ in full precision on every device."""
+    return jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+
+
+def row_products(a: Array, b: Array) -> Array:
+    """Row-wise inner products."""
+    return jnp.sum(a * b, axis=1)
+
+
+@jax.custom_jvp
+def row_norms(x: Array) -> Array:
+    """Euclidean norms of rows, without overflow; derivative 0 at a zero row."""
+    largest = jnp.max(jnp.abs(x), axis=1)
+    scale = jnp.where(largest > 0, largest, 1)
+    return scale * jnp.sqrt(jnp.sum((x / scale[:, None]) ** 2, axis=1))
+
+
+def unit_rows(x: Array, norms: Array) -> Array:
+    """Rows over their norms; zero rows stay zero."""
+    return x / jnp.where(norms > 0, norms, 1)[:, None]
+
+
+@row_norms.defjvp
+def _(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    norms = row_norms(x)
+    return norms, row_products(unit_rows(x, norms), dx)
+
+
+def _chords(u: Array, v: Array, same: bool) -> tuple[Array, Array]:
+    """|u_i - v_j| and |u_i + v_j| for rows that are unit or zero.
+
+    A product for the bulk; differences and sums only in row blocks that hold a pair
+    with |cos| > 31/32 (the diagonal apart when both arguments are the same).
+    """
+    n, d = u.shape
+    m = v.shape[0]
+    size = min(n, _BLOCK)
+    count = -(-n // size)
+    padded = jnp.pad(u, ((0, count * size - n), (0, 0))).reshape(count, size, d)
+    indices = jnp.arange(count * size).reshape(count, size)
+    columns = jnp.arange(m)[None, :]
+
+    def block(arguments):
+        rows, index = arguments
+        cosine = jnp.clip(product(rows, v), -1, 1)
+        diagonal = (columns == index[:, None]) & same
+        near = (jnp.abs(cosine) > _NEAR) & ~diagonal
+        minus, plus = jnp.sqrt(2 - 2 * cosine), jnp.sqrt(2 + 2 * cosine)
+
+        def subtract():
+            left, right = rows[:, None, :], v[None, :, :]
+            return (
+                jnp.where(near, jnp.sqrt(jnp.sum((left - right) ** 2, -1)), minus),
+                jnp.where(near, jnp.sqrt(jnp.sum((left + right) ** 2, -1)), plus),
+            )
+
+        minus, plus = jax.lax.cond(jnp.any(near), subtract, lambda: (minus, plus))
+        exact = diagonal & (cosine > 0.5)  # not the zero rows
+        return jnp.where(exact, 0, minus), jnp.where(exact, 2, plus)
+
+    minus, plus = jax.lax.map(block, (padded, indices))
+    return minus.reshape(-1, m)[:n], plus.reshape(-1, m)[:n]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def angle_pair(same: bool, x: Array, y: Array) -> tuple[Array, Array]:
+    r"""$\theta_{ij}$ and $\pi - \theta_{ij}$, each accurate where it is small.
+
+    ``same``: x and y are one array, whose rows are parallel to themselves.
+    """
+    minus, plus = _chords(unit_rows(x, row_norms(x)), unit_rows(y, row_norms(y)), same)
+    return 2 * jnp.arctan2(minus, plus), 2 * jnp.arctan2(plus, minus)
+
+
+def sine(theta: Array, complement: Array) -> Array:
+    r"""$\sin\theta$ with relative accuracy at both ends."""
+    return jnp.sin(jnp.where(theta < complement, theta, complement))
+
+
+@angle_pair.defjvp
+def _(same, primals, tangents):
+    (x, y), (dx, dy) = primals, tangents
+    theta, complement = angle_pair(same, x, y)
+    p, q = row_norms(x), row_norms(y)
+    u, v = unit_rows(x, p), unit_rows(y, q)
+    dx, dy = unit_rows(dx, p), unit_rows(dy, q)
+    sin, cos = sine(theta, complement), jnp.cos(theta)
+    # One-sided derivatives at parallel vectors are ± the same number: 0 between them
+    proper = (p > 0)[:, None] & (q > 0)[None, :]
+    proper &= sin > 16 * jnp.finfo(x.dtype).eps
+    inverse = jnp.where(proper, 1 / jnp.where(proper, sin, 1), 0)
+    along = row_products(u, dx)[:, None] + row_products(v, dy)[None, :]
+    across = product(dx, v) + product(u, dy)
+    dtheta = inverse * (cos * along - across)
+    return (theta, complement), (dtheta, -dtheta)
+
+
+def split_angle(theta: Array) -> tuple[Array, Array]:
+    r"""$\theta$ and $\pi - \theta$, the latter without the rounding of $\pi$."""
+    head = jnp.asarray(math.pi, theta.dtype)
+    if theta.dtype == jnp.float64:
+        rest = 1.2246467991473532e-16  # π - fl(π)
+    else:
+        rest = math.pi - float(jnp.finfo(theta.dtype).dtype.type(math.pi))
+    return theta, (head - theta) + rest
+
+
+def angles(
+    inputs_a: Float[Array, "n d"], inputs_b: Float[Array, "m d"] | None = None
+) -> Float[Array, "n m"]:
+    r"""Angles in $[0, \pi]$ between the rows of two matrices, or of one.
+
+    $\theta_{ij} = 2\operatorname{atan2}(|u_i - v_j|, |u_i + v_j|)$ with
+    $u_i = x_i/|x_i|$, $v_j = y_j/|y_j|$; absolute error of a few roundings everywhere.
+
+    The derivative is $\partial\theta/\partial x = -n/|x|$ with the unit vector $n$ of
+    the part of $v$ orthogonal to $u$. At parallel and antiparallel vectors
+    (within 16 roundings), where $\theta$ has a conical point, the derivative returned
+    is 0: the mean of the two one-sided derivatives in every direction. A zero vector
+    has angle $\pi/2$ to every vector and derivative 0.
+
+    Args:
+        inputs_a: (n, d).
+        inputs_b: (m, d); ``inputs_a`` again if None, with an exactly zero diagonal.
+
+    Returns:
+        (n, m).
+
+    Raises:
+        TypeError: integer inputs.
+        ValueError: not two axes, or rows of different length.
+
+    Cost: a matrix product, 2nmd operations. Blocks of 256 rows that hold a pair with
+    |cos| > 31/32 subtract the vectors (another 6 · 256 · md operations, no more than
+    (256, m) of memory); under ``vmap`` every block does.
+    """
+    x, y, same = check_pair(inputs_a, inputs_b)
+    return angle_pair(same, x, y)[0]
+
+
+def angle(x: Float[Array, " d"], y: Float[Array, " d"]) -> Float[Array, ""]:
+    """Angle between two vectors; see `angles` for accuracy and derivatives.
+
+    Args:
+        x: (d,).
+        y: (d,).
+
+    Raises:
+        TypeError: integer vectors.
+        ValueError: not one axis, or different lengths.
+    """
+    x, y = as_floating(x, "x"), as_floating(y, "y")
+    check_rank(x, 1, "x", "(d,)")
+    check_rank(y, 1, "y", "(d,)")
+    return angles(x[None], y[None])[0, 0]
+
+
+def check_pair(inputs_a: Array, inputs_b: Array | None) -> tuple[Array, Array, bool]:
+    """Two checked matrices, and whether the second was left out."""
+    x = as_floating(inputs_a, "inputs_a")
+    check_rank(x, 2, "inputs_a", "(n, d)")
+    if inputs_b is None:
+        return x, x, True
+    y = as_floating(inputs_b, "inputs_b")
+    check_rank(y, 2, "inputs_b", "(m, d)")
+    if x.shape[1] != y.shape[1] or x.dtype != y.dtype:
+        msg = (
+            f"inputs_a is {x.shape} {x.dtype}, inputs_b is {y.shape} {y.dtype}; "
+            "expected rows of one length and one dtype. Cast or cut one of them."
+        )
+        raise ValueError(msg)
+    return x, y, False
