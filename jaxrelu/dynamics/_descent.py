@@ -85,7 +85,7 @@ def _descend(
         update, state = optimiser.update(gradient, state)
         moved = optax.apply_updates(trained, update)
         record = (loss, _distance(trained, start), path)
-        return (moved, state, path + optax.global_norm(update)), record
+        return (moved, state, path + optax.tree.norm(update)), record
 
     first = (start, optimiser.init(start), jnp.zeros_like(rate))
     (end, _, path), records = jax.lax.scan(step, first, length=num_steps)
@@ -110,4 +110,4 @@ def _descend(
 
 
 def _distance(one: PyTree, two: PyTree) -> Array:
-    return optax.global_norm(jax.tree.map(jnp.subtract, one, two))
+    return optax.tree.norm(jax.tree.map(jnp.subtract, one, two))
