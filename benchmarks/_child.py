@@ -211,13 +211,18 @@ def _accelerator():
 
 
 def device():
-    """Where the candidate computes: platform and name."""
+    """Where the candidate computes: platform, name, and memory if it has its own."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return {"platform": "gpu", "kind": torch.cuda.get_device_name(0)}
     accelerator = _accelerator()
     if accelerator is not None:
-        return {"platform": accelerator.platform, "kind": accelerator.device_kind}
+        limit = (accelerator.memory_stats() or {}).get("bytes_limit", 0)
+        return {
+            "platform": accelerator.platform,
+            "kind": accelerator.device_kind,
+            "bytes": limit,
+        }
     return {"platform": "cpu", "kind": platform.machine()}
 
 

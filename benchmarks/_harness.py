@@ -62,6 +62,7 @@ class Limits:
         steady_seconds: timed calls stop when their sum passes this...
         rounds: ...or when this many rounds are done.
         memory_bytes: resident memory of one candidate.
+        device_bytes: what a candidate may declare to need where it computes.
         deadline: `time.monotonic` after which nothing new is started.
     """
 
@@ -69,6 +70,7 @@ class Limits:
     steady_seconds: float = 40.0
     rounds: int = 5
     memory_bytes: int = 2**63 - 1
+    device_bytes: int = 2**63 - 1
     deadline: float = float("inf")
 
 
@@ -171,13 +173,13 @@ class ProcessWorker:
                 if not part:
                     raise StoppedError(self._last_words())
                 answer += part
-            elif time.monotonic() > deadline:
-                self.close()
-                reason = f"stopped: a call took over {limits.call_seconds:.0f} s"
-                raise StoppedError(reason)
             elif resident_bytes(self._process.pid) > limits.memory_bytes:
                 self.close()
                 reason = f"stopped: over {limits.memory_bytes / 1e9:.1f} GB of memory"
+                raise StoppedError(reason)
+            elif time.monotonic() > deadline:
+                self.close()
+                reason = f"stopped: a call took over {limits.call_seconds:.0f} s"
                 raise StoppedError(reason)
         decoded = json.loads(answer)
         if "error" in decoded:
@@ -301,8 +303,8 @@ def _refusal(
         return "skipped: the time for the whole run is up"
     if candidate.bytes is not None:
         needed = candidate.bytes(sizes, np.dtype(dtype).itemsize)
-        if needed > limits.memory_bytes:
-            allowed = limits.memory_bytes / 1e9
+        if needed > limits.device_bytes:
+            allowed = limits.device_bytes / 1e9
             return f"skipped: needs {needed / 1e9:.1f} GB, {allowed:.1f} GB allowed"
     return "ok"
 

@@ -37,7 +37,8 @@ class Target(NamedTuple):
         """Whether the promise was kept; None if that was not measured."""
         if self.got is None or not math.isfinite(self.got):
             return None
-        return self.got <= self.wanted if self.at_most else self.got >= self.wanted
+        kept = self.got <= self.wanted if self.at_most else self.got >= self.wanted
+        return bool(kept)
 
     @property
     def verdict(self) -> str:
@@ -111,6 +112,31 @@ def rows_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
         )
     table = markdown([*header, *columns], body)
     return "\n".join([table, "", *reasons]) if reasons else table
+
+
+def summary_table(rows: Sequence[Row], baseline: str) -> str:
+    """Steady time of every candidate at every size, and as a multiple of one."""
+    cells = list(dict.fromkeys(_cell(row) for row in rows))
+    labels = list(dict.fromkeys((row.candidate, row.label) for row in rows))
+    found = {(row.candidate, _cell(row)): row for row in rows}
+    body = []
+    for name, label in labels:
+        line = [label]
+        for cell in cells:
+            row, ours = found.get((name, cell)), found.get((baseline, cell))
+            if row is None or row.median_s is None:
+                line.append("–")
+                continue
+            times = ratio(row.median_s, ours.median_s if ours else None)
+            several = f" ({times:.3g}×)" if times and name != baseline else ""
+            line.append(seconds(row.median_s) + several)
+        body.append(line)
+    return markdown(["candidate", *cells], body)
+
+
+def _cell(row: Row) -> str:
+    sizes = ", ".join(str(size) for size in row.sizes.values())
+    return f"({sizes}) {row.dtype.replace('float', 'f')}"
 
 
 def targets_table(targets: Sequence[Target]) -> str:

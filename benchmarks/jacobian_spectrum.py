@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from _report import (
     is_busy,
     ratio,
     rows_table,
+    summary_table,
     targets_table,
     write,
 )
@@ -41,7 +42,7 @@ from _report import (
 SIZES = ((512, 64, 256), (1024, 128, 512), (2048, 256, 1024), (2048, 512, 2048))
 LARGE = (8192, 256, 1024)
 DTYPES = ("float32", "float64")
-COLUMNS = ("err σ_min", "err σ_max", "err all", "err Gram")
+COLUMNS = ("err σ_min", "bound σ_min", "err σ_max", "err all", "err Gram")
 MEMORY_CONSTANT = 8.0
 """Matrices' worth of n^2 + n(d + k) numbers that count as "of that order"."""
 
@@ -166,13 +167,19 @@ class Accuracy:
                     e / b if b else np.inf for e, b in zip(errors, bounds, strict=True)
                 ),
             }
-        values = np.sort(result["values"].astype(np.float64))
-        error = np.abs(values - self._reference) / self._reference
-        return {
+        order = np.argsort(result["values"])
+        difference = np.abs(result["values"][order] - self._reference)
+        error = difference / self._reference
+        errors = {
             "err σ_min": float(error[0]),
             "err σ_max": float(error[-1]),
             "err all": float(error.max()),
         }
+        if "bounds" in result:
+            bounds = result["bounds"][order]
+            errors["bound σ_min"] = float(bounds[0] / low)
+            errors["error / bound"] = float((difference / bounds).max())
+        return errors
 
 
 def spectrum_targets(rows: Sequence[Row], platform: str) -> list[Target]:
@@ -260,13 +267,17 @@ def _memory_targets(rows: Sequence[Row]) -> list[Target]:
 
 
 def _bound_targets(rows: Sequence[Row]) -> list[Target]:
-    found = [
-        row.accuracy["error / bound"]
-        for row in rows
-        if row.candidate == "ours_ends" and "error / bound" in row.accuracy
-    ]
-    worst = max(found, default=None)
-    return [Target("both ends: error / stated bound, worst", worst, 1.0, at_most=True)]
+    targets = []
+    for name, label in (("ours", "all values"), ("ours_ends", "both ends")):
+        found = [
+            row.accuracy["error / bound"]
+            for row in rows
+            if row.candidate == name and "error / bound" in row.accuracy
+        ]
+        worst = max(found, default=None)
+        title = f"{label}: error / stated bound, worst"
+        targets.append(Target(title, worst, 1.0, at_most=True))
+    return targets
 
 
 def _rate_targets(rows: Sequence[Row]) -> list[Target]:
@@ -303,20 +314,21 @@ def _rate(row: Row) -> float:
 
 
 def measure(
-    options: argparse.Namespace, interpreters: dict, platform: str
-) -> list[Row]:
+    options: argparse.Namespace, interpreters: dict, device: dict
+) -> Iterator[list[Row]]:
     """All cells: the machine's rates, the sizes, and the large one."""
     chosen = set(options.only or [c.name for c in (*CANDIDATES, *GEMMS)])
     deadline = time.monotonic() + 60 * options.max_minutes
+    memory = int(1e9 * (options.memory_gb or 0.8e-9 * available_memory()))
     limits = Limits(
         call_seconds=options.call_seconds,
         steady_seconds=options.steady_seconds,
         rounds=options.rounds,
-        memory_bytes=int(1e9 * options.memory_gb)
-        if options.memory_gb
-        else int(0.8 * available_memory()),
+        memory_bytes=memory,
+        device_bytes=int(0.9 * device.get("bytes", 0)) or memory,
         deadline=deadline,
     )
+    platform = device["platform"]
     side = options.gemm or (2048 if platform == "cpu" else 8192)
     cells: list[tuple[tuple[Candidate, ...], tuple[int, int, int]]]
     cells = [(GEMMS, (side, 1, 2))]
@@ -324,7 +336,6 @@ def measure(
     if options.large:
         large = tuple(c for c in CANDIDATES if c.name in LARGE_NAMES)
         cells.append((large, LARGE))
-    rows = []
     for candidates, (n, d, k) in cells:
         candidates = [c for c in candidates if c.name in chosen]
         problem_path = cached_problem(options.cache, n, d, k)
@@ -348,9 +359,8 @@ def measure(
                 say=_say,
                 pause=options.pause,
             )
-            rows += found
             print("\n" + _cell_table(found) + "\n", flush=True)
-    return rows
+            yield found
 
 
 _START = time.monotonic()
@@ -372,7 +382,8 @@ def _cell_table(rows: Sequence[Row]) -> str:
 
 
 def _sections(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    sections = []
+    spectra = [row for row in rows if row.kind != "flop"]
+    sections = [("Steady time", summary_table(spectra, "ours"))]
     cells = dict.fromkeys((*row.sizes.values(), row.dtype) for row in rows)
     for cell in cells:
         found = [r for r in rows if (*r.sizes.values(), r.dtype) == cell]
@@ -411,7 +422,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.large = options.large and not (options.quick or options.sizes)
     options.sizes = options.sizes or (SIZES[:1] if options.quick else SIZES)
-    options.steady_seconds = options.steady_seconds or (3.0 if options.quick else 40.0)
+    options.steady_seconds = options.steady_seconds or (3.0 if options.quick else 30.0)
     options.call_seconds = options.call_seconds or (20.0 if options.quick else 100.0)
     return options
 
@@ -435,38 +446,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if is_busy(record):
         load = record["load_at_start"]
         _say(f"warning: load average {load}: this machine is busy, times will be off")
-    rows = measure(options, interpreters, record["device"]["platform"])
-    for row in rows:
-        record["versions"].setdefault(row.candidate, row.versions)
-    record["versions"] = _by_environment(record["versions"])
+    rows: list[Row] = []
+    for cell in measure(options, interpreters, record["device"]):
+        rows += cell
+        paths = _write(options, record, rows)  # a run that is cut short leaves these
+    print(targets_table(spectrum_targets(rows, record["device"]["platform"])))
+    _say("wrote " + " and ".join(str(path) for path in paths))
+    return 0
+
+
+def _write(
+    options: argparse.Namespace, record: dict, rows: Sequence[Row]
+) -> tuple[Path, Path]:
+    versions = {**record["versions"], **_versions(rows)}
+    record = {**record, "versions": versions}
     record["load_at_end"] = round(os.getloadavg()[0], 2)
     targets = spectrum_targets(rows, record["device"]["platform"])
-    print(targets_table(targets))
-    stem = options.stem or hardware_name(record) + "-quick" * options.quick
-    paths = write(
+    return write(
         options.output,
-        stem,
+        options.stem or hardware_name(record) + "-quick" * options.quick,
         "Jacobian spectrum at initialisation",
         record,
         [("Targets", targets_table(targets)), *_sections(rows)],
         {
             "benchmark": "jacobian_spectrum",
-            "settings": {k: str(v) for k, v in vars(options).items()},
+            "settings": {key: str(value) for key, value in vars(options).items()},
             "rows": [row.as_dict() for row in rows],
             "targets": [{**t._asdict(), "met": t.met} for t in targets],
         },
     )
-    _say("wrote " + " and ".join(str(path) for path in paths))
-    return 0
 
 
-def _by_environment(found: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+def _versions(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
     environments = {c.name: c.environment for c in (*CANDIDATES, *GEMMS)}
-    merged: dict[str, dict[str, str]] = {}
-    for name, versions in found.items():
-        if versions:
-            merged.setdefault(environments.get(name, name), versions)
-    return merged
+    return {environments[r.candidate]: r.versions for r in rows if r.versions}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import jax
 
 import jaxrelu as jr
+from jaxrelu.spectra import extreme, spectrum
 
 
 def _network(problem, dtype):
@@ -19,12 +20,13 @@ def _jacobian(network, inputs):
 
 
 def all_values(problem, dtype):
-    """All singular values."""
+    """All singular values, each with its rounding bound."""
     network, inputs = _network(problem, dtype)
 
     def run():
-        answer = jr.spectrum(_jacobian(network, inputs))
-        return {"values": jax.block_until_ready(answer.values)}
+        answer = spectrum(_jacobian(network, inputs))
+        values, bounds = jax.block_until_ready((answer.values, answer.error))
+        return {"values": values, "bounds": bounds}
 
     return run
 
@@ -34,7 +36,7 @@ def both_ends(problem, dtype):
     network, inputs = _network(problem, dtype)
 
     def run():
-        answer = jr.extreme(_jacobian(network, inputs))
+        answer = extreme(_jacobian(network, inputs))
         smallest, largest = jax.block_until_ready((answer.smallest, answer.largest))
         return {
             "smallest": smallest.value,
