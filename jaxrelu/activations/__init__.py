@@ -19,3 +19,9 @@ from jaxrelu.activations._functions import (
     Tanh as Tanh,
     activation as activation,
 )
+from jaxrelu.activations._moments import (
+    gaussian_mean as gaussian_mean,
+    hermite_coefficients as hermite_coefficients,
+    mu as mu,
+    variance as variance,
+)

@@ -95,11 +95,14 @@ def _relu_gate(same: bool, x: Array, y: Array) -> Array:
 def _(same, primals, tangents):
     (x, y), (dx, dy) = primals, tangents
     p, q = row_norms(x), row_norms(y)
-    # T_20 = (q/p) sin θ / 2π, and x / p is the unit vector
-    atom = sine(*angle_pair(same, x, y)) / (2 * math.pi)
+    # One angle for both terms: in reverse mode its two cotangents, which cancel at
+    # nearly parallel rows, then meet before they are divided by sin θ.
+    theta, complement = angle_pair(same, x, y)
+    gate = _arc_gate(p[:, None], q[None, :], complement)
+    atom = sine(theta, complement) / (2 * math.pi)  # T_20 = (q/p) sin θ / 2π
     along_x = row_products(unit_rows(x, p), dx)[:, None] * q[None, :]
     along_y = row_products(unit_rows(y, q), dy)[None, :] * p[:, None]
-    change = _relu_gate(same, x, y) * (product(dx, y) + product(x, dy))
+    change = gate * (product(dx, y) + product(x, dy))
     return _relu_kernel(same, x, y), change + atom * (along_x + along_y)
 
 
