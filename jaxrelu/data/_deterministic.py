@@ -20,7 +20,9 @@ def half_circle(n: int, *, dtype: Any = None) -> Float[Array, "n 2"]:
     return jnp.asarray(np.stack([np.cos(angle), np.sin(angle)], axis=1), dtype)
 
 
-def equicorrelated(n: int, rho: float, *, dtype: Any = None) -> Float[Array, "n n"]:
+def equicorrelated(
+    n: int, rho: float | int, *, dtype: Any = None
+) -> Float[Array, "n n"]:
     r"""Unit rows in $\mathbb{R}^n$ with $\langle x_i, x_j\rangle = \rho$ for $i \ne j$.
 
     The symmetric square root of $(1-\rho) I + \rho \mathbf{1}\mathbf{1}^\top$.

@@ -176,6 +176,9 @@ def _load_npz(path, inputs, targets, dtype, name):
             there = list(file.files)
             ours = set(there) == _OURS
             read = {array: file[array] for array in there if ours or array in wanted}
+        if not all(isinstance(array, np.ndarray) for array in read.values()):
+            msg = "it holds members that are not arrays"
+            raise zipfile.BadZipFile(msg)  # noqa: TRY301
     except (
         OSError,
         EOFError,

@@ -15,7 +15,7 @@ from jaxrelu.data._arguments import listing
 def unit_rows(inputs: Any) -> Float[Array, "n d"]:
     r"""Rows divided by their Euclidean length, $x_i / \lVert x_i \rVert_2$.
 
-    Each row is divided by its largest entry first, so that no square over- or
+    Each row is first multiplied by a power of two, so that no square over- or
     underflows; the direction is that of the row as stored. Differentiable in
     ``inputs``. Under tracing zero rows give NaN; otherwise they are refused.
 
@@ -34,19 +34,33 @@ def unit_rows(inputs: Any) -> Float[Array, "n d"]:
     inputs = as_floating(inputs, "inputs")
     check_rank(inputs, 2, "inputs", "(n, d)")
     check_finite(inputs, "inputs")
-    largest = jnp.max(jnp.abs(inputs), axis=1, keepdims=True)
+    unit, largest = _unit_rows(inputs)
     if is_concrete(largest):
         tiny = float(jnp.finfo(inputs.dtype).tiny)
-        zero = np.flatnonzero(np.asarray(largest[:, 0], dtype=np.float64) < tiny)
+        zero = np.flatnonzero(np.asarray(largest, dtype=np.float64) < tiny)
         if zero.size:
             msg = (
                 f"inputs has {zero.size} zero rows, at {listing(zero)}; expected rows "
                 "that have a direction. Drop them, for example with dataset.subset."
             )
             raise ValueError(msg)
+    return unit
+
+
+@jax.jit
+def _unit_rows(
+    inputs: Float[Array, "n d"],
+) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+    """Unit rows, and the largest entry of each row before."""
+    largest = jnp.max(jnp.abs(inputs), axis=1, keepdims=True)
+    # A power of two, exactly, and never a subnormal one: accelerators flush those (and
+    # XLA turns a division by a large number into a product with a subnormal inverse).
+    exponent = jnp.minimum(jnp.frexp(largest)[1], jnp.finfo(inputs.dtype).maxexp - 2)
+    scale = jnp.ldexp(jnp.ones_like(largest), -exponent)
     # The quotient does not depend on the scale, so neither does its derivative.
-    scaled = inputs / jax.lax.stop_gradient(largest)
-    return scaled / jnp.sqrt(jnp.sum(scaled**2, axis=1, keepdims=True))
+    scaled = inputs * jax.lax.stop_gradient(scale)
+    unit = scaled / jnp.sqrt(jnp.sum(scaled**2, axis=1, keepdims=True))
+    return unit, largest[:, 0]
 
 
 def rounding_tolerance(inputs: Array) -> float:
@@ -54,7 +68,7 @@ def rounding_tolerance(inputs: Array) -> float:
     return 8 * math.sqrt(inputs.shape[1]) * float(jnp.finfo(inputs.dtype).eps)
 
 
-def check_unit_rows(inputs: Any, tolerance: float | None = None) -> None:
+def check_unit_rows(inputs: Any, tolerance: float | int | None = None) -> None:
     r"""Raises unless $|\lVert x_i\rVert_2 - 1| \le$ ``tolerance`` for every row.
 
     Does nothing for traced values. Cost $O(nd)$, in float64.
@@ -133,7 +147,7 @@ def closest_squared(
     return jnp.minimum(minus, plus)
 
 
-def check_no_parallel_rows(inputs: Any, tolerance: float | None = None) -> None:
+def check_no_parallel_rows(inputs: Any, tolerance: float | int | None = None) -> None:
     r"""Raises if two rows span the same line, where a theorem forbids it.
 
     Rows $i \ne j$ offend when the chord between their lines,

@@ -12,7 +12,7 @@ from jaxrelu.data._arguments import check_size, floating_dtype
 
 
 def signs(
-    values: Any, threshold: float = 0.0, *, dtype: Any = None
+    values: Any, threshold: float | int = 0.0, *, dtype: Any = None
 ) -> Float[Array, "..."]:
     r"""Labels $+1$ where ``values`` exceeds ``threshold`` and $-1$ elsewhere.
 

@@ -3,7 +3,6 @@ r"""Random inputs. Every sampler returns an array of shape (n, d), rows as sampl
 Targets are chosen separately: ``Dataset(sphere(key, n, d), random_signs(key2, n))``.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -19,7 +18,7 @@ from jaxrelu.data._geometry import closest_squared, unit_rows
 
 
 def gaussian(
-    key: PRNGKeyArray, n: int, d: int, *, variance: float = 1.0, dtype: Any = None
+    key: PRNGKeyArray, n: int, d: int, *, variance: float | int = 1.0, dtype: Any = None
 ) -> Float[Array, "n d"]:
     r"""Independent rows $x_i \sim N(0, s I_d)$ with $s$ = ``variance``.
 
@@ -79,7 +78,12 @@ def orthonormal(
             f"dimension {d} are orthonormal. Lower n, or use data.separated."
         )
         raise ValueError(msg)
-    q, r = jnp.linalg.qr(gaussian(key, d, n, dtype=dtype))
+    return _haar(gaussian(key, d, n, dtype=dtype))
+
+
+@jax.jit
+def _haar(columns):
+    q, r = jnp.linalg.qr(columns)
     return (q * jnp.where(jnp.diagonal(r) < 0, -1.0, 1.0).astype(q.dtype)[None]).T
 
 
@@ -118,7 +122,7 @@ def separated(
     n: int,
     d: int,
     *,
-    delta: float,
+    delta: float | int,
     max_attempts: int | None = None,
     dtype: Any = None,
 ) -> Float[Array, "n d"]:
@@ -155,8 +159,12 @@ def separated(
             "or raise d."
         )
         raise ValueError(msg)
-    attempts = 100 * n if max_attempts is None else check_size(max_attempts, "attempts")
-    rows, placed = _throw_darts(key, delta, n, d, attempts, floating_dtype(dtype))
+    attempts = (
+        100 * n if max_attempts is None else check_size(max_attempts, "max_attempts")
+    )
+    first, later = jax.random.split(key)
+    candidates = sphere(first, n, d, dtype=dtype)
+    rows, placed = _throw_darts(later, candidates, delta, attempts)
     if is_concrete(placed) and int(placed) < n:
         msg = (
             f"{int(placed)} of {n} points with separation {delta:.6g} in dimension {d} "
@@ -168,14 +176,14 @@ def separated(
     return rows
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _throw_darts(key, delta, n, d, attempts, dtype):
-    """Rows, NaN from the first that found no place, and how many did."""
-    first, later = jax.random.split(key)
+@jax.jit
+def _throw_darts(key, rows, delta, attempts):
+    """The first candidate for each row is given; NaN from the row without place on."""
+    n, d = rows.shape
     slots = jnp.arange(n, dtype=jnp.int32)
     # Rounding of a sum of d squares must not bring a pair below delta.
-    margin = 1 + 8 * math.sqrt(d) * float(jnp.finfo(dtype).eps)
-    least = jnp.asarray(delta, dtype) * margin
+    margin = 1 + 8 * math.sqrt(d) * float(jnp.finfo(rows.dtype).eps)
+    least = jnp.asarray(delta, rows.dtype) * margin
 
     def unfinished(state):
         _, placed, attempt = state
@@ -186,11 +194,11 @@ def _throw_darts(key, delta, n, d, attempts, dtype):
         candidate = rows[placed]
         distance = jnp.sqrt(closest_squared(rows, candidate))
         fits = jnp.all((distance >= least) | (slots >= placed))
-        fresh = sphere(jax.random.fold_in(later, attempt), 1, d, dtype=dtype)[0]
+        fresh = sphere(jax.random.fold_in(key, attempt), 1, d, dtype=rows.dtype)[0]
         rows = rows.at[placed].set(jnp.where(fits, candidate, fresh))
         return rows, placed + fits.astype(jnp.int32), attempt + 1
 
-    start = (sphere(first, n, d, dtype=dtype), jnp.int32(0), jnp.int32(0))
+    start = (rows, jnp.int32(0), jnp.int32(0))
     rows, placed, _ = jax.lax.while_loop(unfinished, throw, start)
     return jnp.where((slots < placed)[:, None], rows, jnp.nan), placed
 
@@ -201,8 +209,8 @@ def clustered(
     d: int,
     *,
     num_clusters: int,
-    radius: float,
-    delta: float,
+    radius: float | int,
+    delta: float | int,
     dtype: Any = None,
 ) -> Float[Array, "n d"]:
     r"""Unit rows within ``radius`` of $K$ separated centres on the sphere.
@@ -242,12 +250,19 @@ def clustered(
             "that clusters do not touch. Lower radius or raise delta."
         )
         raise ValueError(msg)
-    for_centres, for_tangents, for_radii = jax.random.split(key, 3)
+    for_centres, for_points = jax.random.split(key)
     centres = separated(for_centres, num_clusters, d, delta=delta, dtype=dtype)
-    centres = centres[np.arange(n) % num_clusters]
-    step = gaussian(for_tangents, n, d, dtype=centres.dtype)
+    return _around(for_points, centres[np.arange(n) % num_clusters], radius)
+
+
+@jax.jit
+def _around(key, centres, radius):
+    """One random unit vector within ``radius`` of each centre."""
+    n, d = centres.shape
+    for_tangents, for_radii = jax.random.split(key)
+    step = jax.random.normal(for_tangents, (n, d), centres.dtype)
     along = jnp.sum(step * centres, axis=1, keepdims=True)
     tangents = unit_rows(step - along * centres)
     uniform = jax.random.uniform(for_radii, (n, 1), centres.dtype)
-    r = radius * uniform ** (1 / (d - 1))
+    r = jnp.asarray(radius, centres.dtype) * uniform ** (1 / (d - 1))
     return (1 - r**2 / 2) * centres + r * jnp.sqrt(1 - r**2 / 4) * tangents
