@@ -18,7 +18,8 @@ from jaxrelu._checks import as_floating, check_rank
 # Above this cosine chords are computed by subtraction: at it, the angle from the
 # cosine is off by 4 roundings of the cosine.
 _NEAR = 31 / 32
-_BLOCK = 256
+_BLOCK = 256  # rows at once
+_CHUNK = 2**20  # numbers gathered at once
 
 
 def product(a: Array, b: Array) -> Array:
@@ -54,8 +55,8 @@ def _(primals, tangents):
 def _chords(u: Array, v: Array, same: bool) -> tuple[Array, Array]:
     """|u_i - v_j| and |u_i + v_j| for rows that are unit or zero.
 
-    A product for the bulk; differences and sums only in row blocks that hold a pair
-    with |cos| > 31/32 (the diagonal apart when both arguments are the same).
+    A product for the bulk; differences and sums for the pairs with |cos| > 31/32 (the
+    diagonal apart when both arguments are the same), gathered in chunks.
     """
     n, d = u.shape
     m = v.shape[0]
@@ -64,27 +65,38 @@ def _chords(u: Array, v: Array, same: bool) -> tuple[Array, Array]:
     padded = jnp.pad(u, ((0, count * size - n), (0, 0))).reshape(count, size, d)
     indices = jnp.arange(count * size).reshape(count, size)
     columns = jnp.arange(m)[None, :]
+    chunk = min(max(_CHUNK // max(d, 1), 64), size * m)
 
     def block(arguments):
         rows, index = arguments
         cosine = jnp.clip(product(rows, v), -1, 1)
         diagonal = (columns == index[:, None]) & same
         near = (jnp.abs(cosine) > _NEAR) & ~diagonal
-        minus, plus = jnp.sqrt(2 - 2 * cosine), jnp.sqrt(2 + 2 * cosine)
+        rank = jnp.cumsum(near.ravel(), dtype=jnp.int32)
 
-        def subtract():
-            left, right = rows[:, None, :], v[None, :, :]
-            return (
-                jnp.where(near, jnp.sqrt(jnp.sum((left - right) ** 2, -1)), minus),
-                jnp.where(near, jnp.sqrt(jnp.sum((left + right) ** 2, -1)), plus),
-            )
+        def subtract(state):
+            done, minus, plus = state
+            wanted = done + 1 + jnp.arange(chunk, dtype=jnp.int32)
+            place = jnp.searchsorted(rank, wanted)  # size * m past the last one
+            i, j = place // m, place % m
+            left, right = rows[i], v[j]
+            minus = minus.at[i, j].set(_lengths(left - right), mode="drop")
+            plus = plus.at[i, j].set(_lengths(left + right), mode="drop")
+            return done + chunk, minus, plus
 
-        minus, plus = jax.lax.cond(jnp.any(near), subtract, lambda: (minus, plus))
+        bulk = jnp.sqrt(2 - 2 * cosine), jnp.sqrt(2 + 2 * cosine)
+        _, minus, plus = jax.lax.while_loop(
+            lambda state: state[0] < rank[-1], subtract, (jnp.int32(0), *bulk)
+        )
         exact = diagonal & (cosine > 0.5)  # not the zero rows
         return jnp.where(exact, 0, minus), jnp.where(exact, 2, plus)
 
     minus, plus = jax.lax.map(block, (padded, indices))
     return minus.reshape(-1, m)[:n], plus.reshape(-1, m)[:n]
+
+
+def _lengths(rows: Array) -> Array:
+    return jnp.sqrt(jnp.sum(rows * rows, axis=1))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -155,9 +167,9 @@ def angles(
         TypeError: integer inputs.
         ValueError: not two axes, or rows of different length.
 
-    Cost: a matrix product, 2nmd operations. Blocks of 256 rows that hold a pair with
-    |cos| > 31/32 subtract the vectors (another 6 · 256 · md operations, no more than
-    (256, m) of memory); under ``vmap`` every block does.
+    Cost: a matrix product, 2nmd operations, and 6d more for every pair off the diagonal
+    with |cos| > 31/32, whose vectors are gathered and subtracted about a million
+    numbers at a time. Memory is that of the result.
     """
     x, y, same = check_pair(inputs_a, inputs_b)
     return angle_pair(same, x, y)[0]
@@ -184,11 +196,14 @@ def check_pair(inputs_a: Array, inputs_b: Array | None) -> tuple[Array, Array, b
     """Two checked matrices, and whether the second was left out."""
     x = as_floating(inputs_a, "inputs_a")
     check_rank(x, 2, "inputs_a", "(n, d)")
+    if x.size == 0:
+        msg = f"inputs_a has shape {x.shape}; expected at least one row and column."
+        raise ValueError(msg)
     if inputs_b is None:
         return x, x, True
     y = as_floating(inputs_b, "inputs_b")
     check_rank(y, 2, "inputs_b", "(m, d)")
-    if x.shape[1] != y.shape[1] or x.dtype != y.dtype:
+    if x.shape[1] != y.shape[1] or x.dtype != y.dtype or y.size == 0:
         msg = (
             f"inputs_a is {x.shape} {x.dtype}, inputs_b is {y.shape} {y.dtype}; "
             "expected rows of one length and one dtype. Cast or cut one of them."

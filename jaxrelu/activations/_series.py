@@ -57,6 +57,22 @@ def _horner(left: Array, right: Array, cos: Array) -> Array:
     return total
 
 
+def _short_horner(left: Array, right: Array, cos: Array) -> Array:
+    """`_horner` of outer products, from the last term above rounding on.
+
+    Not differentiable in reverse mode: for `matrix_series`, which has its own rule.
+    """
+    size = jnp.max(jnp.abs(left), axis=1) * jnp.max(jnp.abs(right), axis=1)
+    small = size <= jnp.max(size) * jnp.finfo(cos.dtype).eps / 1024  # False for NaN
+    count = jnp.max(jnp.where(small, 0, jnp.arange(1, size.shape[0] + 1)))
+
+    def step(k, total):
+        r = count - 1 - k
+        return total * cos + left[r][:, None] * right[r][None, :]
+
+    return jax.lax.fori_loop(0, count, step, jnp.zeros_like(cos))
+
+
 def angle_series(
     act: AbstractActivation, derivative: int, order: int, cos: Array, p: Array, q: Array
 ) -> Array:
@@ -72,8 +88,8 @@ def matrix_series(
     r"""The matrix $E[\varphi^{(i)}(w \cdot x_a)\, \varphi^{(j)}(w \cdot y_b)]$."""
     p, q = row_norms(x), row_norms(y)
     cos = jnp.clip(product(unit_rows(x, p), unit_rows(y, q)), -1, 1)
-    left = _coefficients(act, i, order, p)[:, :, None]
-    return _horner(left, _coefficients(act, j, order, q)[:, None, :], cos)
+    left = _coefficients(act, i, order, p)
+    return _short_horner(left, _coefficients(act, j, order, q), cos)
 
 
 @matrix_series.defjvp
