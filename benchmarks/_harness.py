@@ -28,6 +28,9 @@ CACHE = ROOT / "out" / "benchmarks"
 RESULTS = Path(__file__).resolve().parent / "results"
 NOT_INSTALLED = "skipped: not installed, run `make bench-peers`"
 
+_MEMORY_CALL_SECONDS = 5.0
+"""Candidates slower than this are not called once more to see their memory."""
+
 Sizes = Mapping[str, int]
 """n, d, k, ... by name."""
 
@@ -316,7 +319,7 @@ def _open(row: Row, worker: InlineWorker | ProcessWorker, limits: Limits) -> Non
         answer = worker.call("first", limits)
         row.first_s, row.compile_s = answer["first_s"], answer["compile_s"]
         row.peak_first_bytes = answer["peak_first_bytes"]
-        if answer["first_s"] - answer["compile_s"] < limits.steady_seconds / 8:
+        if answer["first_s"] - answer["compile_s"] < _MEMORY_CALL_SECONDS:
             answer = worker.call("memory", limits)
             row.peak_bytes, row.meter = answer["peak_bytes"], answer["meter"]
     except StoppedError as stopped:

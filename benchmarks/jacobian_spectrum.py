@@ -422,7 +422,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.large = options.large and not (options.quick or options.sizes)
     options.sizes = options.sizes or (SIZES[:1] if options.quick else SIZES)
-    options.steady_seconds = options.steady_seconds or (3.0 if options.quick else 30.0)
+    options.steady_seconds = options.steady_seconds or (5.0 if options.quick else 30.0)
     options.call_seconds = options.call_seconds or (20.0 if options.quick else 100.0)
     return options
 

@@ -45,6 +45,10 @@ def test_problem(load):
     )
     for x in (inputs, inner, outer):
         np.testing.assert_array_equal(x, x.astype(np.float32))
+    problem = load("_problem").make_problem(4000, 3, 500)
+    inputs, inner = problem["inputs"], problem["inner"]
+    angle = np.abs(inputs @ inner.T) / np.linalg.norm(inner, axis=1)
+    assert angle.min() >= 32 * np.finfo(np.float32).eps  # 8 breaches at the first draw
     single = inputs.astype(np.float32) @ inner.astype(np.float32).T
     np.testing.assert_array_equal(single > 0, inputs @ inner.T > 0)
 
@@ -166,6 +170,8 @@ def test_targets(load):
     for name, (got, met) in expected.items():
         assert found[name].got == (got if got is None else pytest.approx(got)), name
         assert found[name].met is met, name
+        word = {True: "met", False: "NOT met", None: "not measured"}[met]
+        assert found[name].verdict == word
 
 
 def test_rate_target_on_an_accelerator(load):
@@ -265,7 +271,10 @@ def test_limits_and_failures_become_words(load, tmp_path, monkeypatch):
     )
     assert slow[0].status == "stopped: a call took over 1 s"
     names = ("hungry", "broken", "dying", "absent", "fine")
-    candidates = [harness.Candidate(n, n, f"odd:{n}", "values") for n in names]
+    candidates = [
+        harness.Candidate(n, n, f"odd:{n}", "values", bytes=lambda s, i: 5 * 10**8)
+        for n in names
+    ]
     candidates.append(
         harness.Candidate(
             "big", "big", "odd:fine", "values", bytes=lambda s, i: 2 * 10**9
