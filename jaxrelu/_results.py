@@ -3,6 +3,8 @@
 from typing import Any, Literal, get_args
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 from jaxtyping import Array, Float
@@ -31,7 +33,7 @@ ErrorKind = Literal[
 """
 
 
-class RESULTS(lx.RESULTS):
+class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     """Outcome of a computation; the values are the messages a user reads."""
 
     unresolved = (
@@ -84,7 +86,11 @@ def throw_if_failed(result: Any, what: str) -> None:
     Does nothing for traced results: failures under ``jit``/``vmap`` stay data.
     """
     failed = result != RESULTS.successful
-    if is_concrete(failed) and np.any(np.asarray(failed)):
-        first = RESULTS[result] if np.ndim(failed) == 0 else RESULTS[result].max()
-        msg = f"{what}: {first}"
+    if not is_concrete(failed):
+        return
+    where = np.flatnonzero(np.asarray(failed))
+    if where.size:
+        first = jax.tree.map(lambda code: jnp.ravel(code)[where[0]], result)
+        count = f" ({where.size} of {np.size(failed)} cases)" if np.ndim(failed) else ""
+        msg = f"{what}{count}: {RESULTS[first]}"
         raise RuntimeError(msg)
