@@ -1,0 +1,386 @@
+"""Both ends of a spectrum without the rest of it, each with a residual bound."""
+
+import contextlib
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Key
+
+from jaxrelu._checks import check_choice, check_positive, is_concrete
+from jaxrelu._memory import MemoryRefusedError, require_bytes
+from jaxrelu._results import RESULTS, Estimate, throw_if_failed
+from jaxrelu.spectra import _host, _lanczos
+from jaxrelu.spectra._dense import (
+    Kind,
+    as_operator,
+    dense_symmetric,
+    dtype_of,
+    in_float64,
+    may_escalate,
+    rounded_to,
+    shape_of,
+    short_gram,
+    spectrum,
+    unresolved,
+)
+from jaxrelu.spectra._rounding import (
+    eigenvalue_rounding,
+    gram_terms,
+    root,
+    singular_value_rounding,
+)
+
+
+_ALL_BELOW = 512
+"""Up to this order all values cost about what two do, and carry rounding only."""
+
+
+class Extreme(eqx.Module):
+    r"""Smallest and largest eigenvalue or singular value of an operator.
+
+    Attributes:
+        smallest: $\lambda_{\min}$, or $\sigma_{\min}$ among the
+            $\min(\text{rows}, \text{cols})$ singular values.
+        largest: $\lambda_{\max}$ or $\sigma_{\max}$.
+        stats: ``"steps"``, products or solves spent on each end (0: dense).
+        kind: ``"eigenvalues"`` or ``"singular values"``.
+        shape: of the operator.
+        dtype: of the operator.
+    """
+
+    smallest: Estimate
+    largest: Estimate
+    stats: dict[str, Any]
+    kind: Kind = eqx.field(static=True)
+    shape: tuple[int, int] = eqx.field(static=True)
+    dtype: str = eqx.field(static=True)
+
+    def __repr__(self) -> str:
+        values = (self.smallest.value, self.largest.value)
+        if not all(is_concrete(value) and value.ndim == 0 for value in values):
+            return eqx.tree_pformat(self)
+        lines = [f"extreme {self.kind} of a {self.shape} {self.dtype} operator"]
+        for name, end in (("smallest", self.smallest), ("largest", self.largest)):
+            line = f"{name} {end}"
+            if bool(end.result != RESULTS.successful):
+                line += f" [{RESULTS[end.result]}]"
+            lines.append(line)
+        return f"<Extreme: {'; '.join(lines)}>"
+
+    __str__ = __repr__
+
+
+def extreme(
+    operator: lx.AbstractLinearOperator | Float[ArrayLike, "rows cols"],
+    *,
+    method: str = "auto",
+    key: Key[Array, ""] | None = None,
+    tolerance: float = 1e-3,
+    max_steps: int = 200,
+    throw: bool = False,
+) -> Extreme:
+    r"""Both ends of the singular values of $A$, or of a symmetric operator's spectrum.
+
+    Methods, with $r = \min(\text{rows}, \text{cols})$:
+
+    - ``"gram"``: on the $r \times r$ Gram matrix (or the symmetric operator written
+      out). The upper end by Lanczos; the lower by Lanczos on the inverse of
+      $A - sI = LL^\top$, with $s$ just below the spectrum: $r^3/3$ operations and a few
+      dozen products and triangular solves. That $L$ exists shows that nothing lies
+      below $s$ (up to rounding), and 1/(largest Ritz value of the inverse) + $s$ is the
+      smallest eigenvalue above it.
+    - ``"matrix-free"``: Golub-Kahan bidiagonalisation on the short side (Lanczos for a
+      symmetric operator), products with $A$ and $A^\top$ only, full
+      reorthogonalisation; ``max_steps`` vectors of each side are stored. The inner
+      values converge late: ``RESULTS.no_convergence`` says that ``tolerance`` was not
+      reached, and then only "some value lies within ``error``" is known.
+    - ``"spectrum"``, ``"svd"``, ``"float64"``: all values by `spectrum`, or ``"gram"``
+      in float64.
+    - ``"auto"``: ``"spectrum"`` up to $r = 512$, ``"gram"`` while it fits in memory,
+      ``"matrix-free"`` beyond; in float32 a smallest value left unresolved by a dense
+      method is computed again in float64 where `spectrum` would do so.
+
+    The error is the residual bound (some exact eigenvalue lies within it) plus the
+    rounding bound of the method; see `certify_smallest` for a rigorous lower bound.
+
+    Args:
+        operator: any lineax operator with flat vectors, or a matrix.
+        method: as above.
+        key: for the random starting vector; a fixed one by default.
+        tolerance: residual bound asked for, relative to the value.
+        max_steps: most Lanczos steps per end.
+        throw: raise on the host if an end is unresolved or has not converged.
+
+    Returns:
+        Both ends, with error, method and result each.
+
+    Raises:
+        MemoryRefusedError: a dense method was asked for and does not fit.
+        RuntimeError: with ``throw``, if an end failed.
+    """
+    operator = as_operator(operator)
+    choices = ("auto", "gram", "matrix-free", "spectrum", "svd", "float64")
+    check_choice(method, choices, "method")
+    check_positive(tolerance, "tolerance")
+    check_positive(max_steps, "max_steps")
+    key = jax.random.key(0) if key is None else key
+    symmetric = bool(lx.is_symmetric(operator))
+    dtype = dtype_of(operator)
+    options = (key, tolerance, max_steps)
+
+    def by_gram(op):
+        return _by_gram(op, symmetric, dtype, *options)
+
+    if method in ("spectrum", "svd"):
+        answer = _by_spectrum(operator, "auto" if method == "spectrum" else method)
+    elif method == "float64":
+        answer = in_float64(operator, by_gram)
+    elif method == "matrix-free":
+        answer = _matrix_free(operator, symmetric, *options)
+    elif method == "auto" and min(shape_of(operator)) <= _ALL_BELOW:
+        answer = _by_spectrum(operator, "auto")
+    else:
+        try:
+            answer = by_gram(operator)
+        except MemoryRefusedError:
+            if method == "gram":
+                raise
+            answer = _matrix_free(operator, symmetric, *options)
+        else:
+            if method == "auto" and may_escalate(operator, answer.smallest.result):
+                # else the float32 answer stands, and says that it is unresolved
+                with contextlib.suppress(MemoryRefusedError, TypeError):
+                    answer = in_float64(operator, by_gram)
+    if throw:
+        throw_if_failed(answer.smallest.result, "extreme, smallest value")
+        throw_if_failed(answer.largest.result, "extreme, largest value")
+    return answer
+
+
+def _by_spectrum(operator: lx.AbstractLinearOperator, method: str) -> Extreme:
+    full = spectrum(operator, method=method)
+
+    def end(index):
+        value, error = full.values[index], full.error[index]
+        return Estimate(
+            value=value,
+            error=error,
+            result=unresolved(value, error),
+            error_kind=full.error_kind,
+            method=full.method,
+        )
+
+    zero = jnp.asarray(0, jnp.int32)
+    return Extreme(
+        smallest=end(-1),
+        largest=end(0),
+        stats={"steps": (zero, zero)},
+        kind=full.kind,
+        shape=full.shape,
+        dtype=full.dtype,
+    )
+
+
+def _by_gram(
+    operator: lx.AbstractLinearOperator,
+    symmetric: bool,
+    dtype: jnp.dtype,
+    key: Key[Array, ""],
+    tolerance: float,
+    max_steps: int,
+) -> Extreme:
+    matrix = dense_symmetric(operator) if symmetric else short_gram(operator)
+    n = matrix.shape[0]
+    terms = 0 if symmetric else gram_terms(operator)
+    solve = _host_ends if _host.on_host(matrix) else eqx.filter_jit(_traced_ends)
+    low, high, steps = solve(
+        matrix,
+        positive=not symmetric,
+        key=key,
+        tolerance=tolerance,
+        max_steps=max_steps,
+    )
+    norm = jnp.maximum(jnp.abs(low[0]), jnp.abs(high[0]))
+    rounding = eigenvalue_rounding(norm, n, terms)
+    name = "matrix" if symmetric else "Gram matrix"
+    name = f"the {n} x {n} {name} in {jnp.dtype(matrix.dtype).name}"
+
+    def end(pair, method):
+        value, residual = pair
+        converged = residual <= jnp.maximum(tolerance * jnp.abs(value), rounding)
+        error = residual + rounding
+        if not symmetric:
+            value, error = root(value, error)
+        value, error = rounded_to(dtype, value, error)
+        return _estimate(value, error, converged, method)
+
+    return Extreme(
+        smallest=end(low, f"shift-inverted Lanczos on {name}"),
+        largest=end(high, f"Lanczos on {name}"),
+        stats={"steps": steps},
+        kind="eigenvalues" if symmetric else "singular values",
+        shape=shape_of(operator),
+        dtype=dtype.name,
+    )
+
+
+def _estimate(
+    value: Float[Array, ""],
+    error: Float[Array, ""],
+    converged: Any,
+    method: str,
+) -> Estimate:
+    success: Any = RESULTS.successful
+    result = RESULTS.where(converged, success, RESULTS.no_convergence)
+    lost = unresolved(value, error)
+    result = RESULTS.where(lost == RESULTS.successful, result, lost)
+    return Estimate(
+        value=value,
+        error=error,
+        result=result,
+        error_kind="residual bound",
+        method=method,
+    )
+
+
+def _above_shift(theta: Any, residual: Any, base: Any, reach: Any) -> tuple[Any, Any]:
+    r"""Eigenvalue and bound from a Ritz pair $(\mu, \rho)$ of $h (A - sI)^{-1}$.
+
+    With $s = $ ``base - reach`` and $h = $ ``reach`` (which keeps the inverse from
+    overflowing), some eigenvalue has $|h/(\lambda-s) - \mu| \le \rho$, hence
+    $|\lambda - s - h/\mu| \le \frac{h}{\mu}\frac{\rho/\mu}{1-\rho/\mu}$.
+    """
+    ratio = jnp.minimum(residual / theta, 1)
+    distance = reach / theta
+    return base + (distance - reach), ratio / (1 - ratio) * distance
+
+
+def _host_ends(matrix, *, positive, key, tolerance, max_steps):
+    """Smallest and largest eigenvalue with residuals, by LAPACK; see `_traced_ends`."""
+    dtype = matrix.dtype
+    start = np.asarray(jax.random.normal(key, matrix.shape[:1], dtype))
+    host = np.asarray(matrix)
+    if not _host.all_finite(host):
+        bad = (jnp.full((), jnp.nan, dtype),) * 2
+        return bad, bad, (jnp.asarray(0, jnp.int32),) * 2
+    options = {"tolerance": tolerance, "max_steps": max_steps}
+    eps, tiny = float(jnp.finfo(dtype).eps), float(jnp.finfo(dtype).tiny)
+    low, low_residual, high, high_residual, steps = _host.lanczos_ends(
+        _host.symmetric_product(host), start, **options
+    )
+    margin = 8 * eps * max(abs(low), abs(high)) + tiny / eps
+    base, reach = (0.0, margin) if positive else (low, 2 * low_residual + margin)
+    while (factor := _host.cholesky(host, base - reach)) is None:
+        reach *= 8
+    solve = _host.inverse_product(factor)
+    _, _, theta, residual, solves = _host.lanczos_ends(
+        lambda v: solve(dtype.type(reach) * v), start, **options
+    )
+    low, low_residual = _above_shift(theta, residual, base, reach)
+    scalar = lambda x: jnp.asarray(x, dtype)
+    return (
+        (scalar(low), scalar(low_residual)),
+        (scalar(high), scalar(high_residual)),
+        (jnp.asarray(solves, jnp.int32), jnp.asarray(steps, jnp.int32)),
+    )
+
+
+def _traced_ends(matrix, *, positive, key, tolerance, max_steps):
+    """((lowest, residual), (highest, residual), (solves, products)), in XLA."""
+    dtype, n = matrix.dtype, matrix.shape[0]
+    start = jax.random.normal(key, (n,), dtype)
+    options = {"tolerance": tolerance, "max_steps": max_steps}
+    eps, tiny = jnp.finfo(dtype).eps, jnp.finfo(dtype).tiny
+    low, low_residual, high, high_residual, steps = _lanczos.lanczos_ends(
+        lambda v: jnp.dot(matrix, v, precision="highest"), start, **options
+    )
+    margin = 8 * eps * jnp.maximum(jnp.abs(low), jnp.abs(high)) + tiny / eps
+    base = jnp.zeros_like(low) if positive else low
+    reach = margin if positive else 2 * low_residual + margin
+    identity = jnp.eye(n, dtype=dtype)
+
+    def factorise(reach):
+        shifted = matrix - (base - reach) * identity
+        return jax.lax.linalg.cholesky(shifted, symmetrize_input=False)
+
+    def broke(carry):
+        reach, factor = carry
+        return ~jnp.isfinite(factor[-1, -1]) & jnp.isfinite(reach)
+
+    reach, factor = jax.lax.while_loop(
+        broke,
+        lambda carry: (8 * carry[0], factorise(8 * carry[0])),
+        (reach, factorise(reach)),
+    )
+
+    def inverse(v):
+        for transposed in (False, True):
+            v = jax.lax.linalg.triangular_solve(
+                factor, v[:, None], left_side=True, lower=True, transpose_a=transposed
+            )[:, 0]
+        return reach * v
+
+    _, _, theta, residual, solves = _lanczos.lanczos_ends(inverse, start, **options)
+    lowest = _above_shift(theta, residual, base, reach)
+    return lowest, (high, high_residual), (solves, steps)
+
+
+def _matrix_free(
+    operator: lx.AbstractLinearOperator,
+    symmetric: bool,
+    key: Key[Array, ""],
+    tolerance: float,
+    max_steps: int,
+) -> Extreme:
+    rows, cols = shape_of(operator)
+    r, dtype = min(rows, cols), dtype_of(operator)
+    side = r if symmetric else rows + cols
+    require_bytes(
+        min(max_steps, r) * side * dtype.itemsize,
+        f"{min(max_steps, r)} {dtype.name} Lanczos vectors",
+        "Lower max_steps.",
+    )
+    low, high, steps = _krylov_ends(operator, key, symmetric, tolerance, max_steps)
+    norm = jnp.maximum(jnp.abs(low[0]), jnp.abs(high[0]))
+    if symmetric:
+        rounding = eigenvalue_rounding(norm, r, 0)
+    else:
+        rounding = singular_value_rounding(norm, (rows, cols))
+
+    def end(pair, method):
+        value, residual = pair
+        converged = residual <= jnp.maximum(tolerance * jnp.abs(value), rounding)
+        return _estimate(value, residual + rounding, converged, method)
+
+    name = "Lanczos" if symmetric else "Golub-Kahan bidiagonalisation"
+    return Extreme(
+        smallest=end(low, f"matrix-free {name}"),
+        largest=end(high, f"matrix-free {name}"),
+        stats={"steps": (steps, steps)},
+        kind="eigenvalues" if symmetric else "singular values",
+        shape=(rows, cols),
+        dtype=dtype.name,
+    )
+
+
+@eqx.filter_jit
+def _krylov_ends(operator, key, symmetric, tolerance, max_steps):
+    options = {"tolerance": tolerance, "max_steps": max_steps}
+    short, long = sorted(shape_of(operator))
+    keys = jax.random.split(key)
+    start = jax.random.normal(keys[0], (short,), dtype_of(operator))
+    with jax.default_matmul_precision("highest"):
+        if symmetric:
+            ends = _lanczos.lanczos_ends(operator.mv, start, both=True, **options)
+        else:
+            spare = jax.random.normal(keys[1], (long,), start.dtype)
+            tall = operator if operator.out_size() == long else operator.transpose()
+            ends = _lanczos.bidiagonal_ends(
+                tall.mv, tall.transpose().mv, start, spare, **options
+            )
+    low, low_residual, high, high_residual, steps = ends
+    return (low, low_residual), (high, high_residual), steps
