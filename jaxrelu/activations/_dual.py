@@ -212,7 +212,7 @@ def dual_kernel(
     quadrature. At parallel rows the terms fall like $e^{-2 a \sqrt k}$ with $a$ the
     distance of the poles of $\varphi(p z)$ from the real axis, at other angles faster:
     order 256 reaches float64 rounding for tanh up to norms of 1, for sigmoid and
-    softplus(1) up to 3 (softplus(β): 3/β), and 1e-9 at twice these norms;
+    softplus(1) up to 3 (softplus(β): 3/β), and some 1e-8 at twice these norms;
     `dual_kernel_estimate` gives the error.
 
     Derivatives of all orders with respect to the inputs are exact for smooth

@@ -399,7 +399,7 @@ _REGISTRY: dict[str, type[AbstractActivation]] = {
 }  # fmt: skip
 
 
-def activation(name: str | AbstractActivation) -> AbstractActivation:
+def activation(name: Any) -> AbstractActivation:
     """The activation of that name with its default parameters.
 
     Args:
