@@ -5,6 +5,7 @@ from jaxrelu import (
     data as data,
     networks as networks,
     operators as operators,
+    spectra as spectra,
 )
 from jaxrelu._memory import MemoryRefusedError as MemoryRefusedError
 from jaxrelu._results import RESULTS as RESULTS, Estimate as Estimate
@@ -25,4 +26,10 @@ from jaxrelu.operators import (
     gram as gram,
     jacobian as jacobian,
     neural_covariance as neural_covariance,
+)
+from jaxrelu.spectra import (
+    Extreme as Extreme,
+    Spectrum as Spectrum,
+    extreme as extreme,
+    spectrum as spectrum,
 )

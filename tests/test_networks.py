@@ -10,6 +10,7 @@ import pytest
 from _cases import NAMES, inputs, networks
 
 import jaxrelu as jr
+from jaxrelu.networks._initializers import OUTER
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,7 +81,7 @@ def test_inner_schemes_have_their_standard_deviation(scheme, deviation, dtype, g
     assert abs(float(W.mean())) < 5 * deviation / 8000**0.5
 
 
-@pytest.mark.parametrize("scheme", jr.networks.OUTER)
+@pytest.mark.parametrize("scheme", OUTER)
 @pytest.mark.parametrize("m", [None, 3])
 def test_outer_schemes_have_their_shape_and_norm(scheme, m, getkey):
     net = jr.Shallow.init(getkey(), d=2, k=1000, m=m, outer=scheme, outer_norm=2.0)

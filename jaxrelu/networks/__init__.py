@@ -13,8 +13,6 @@ from jaxrelu.networks._deep import (
     LinearResidualNetwork as LinearResidualNetwork,
 )
 from jaxrelu.networks._initializers import (
-    INNER as INNER,
-    OUTER as OUTER,
     inner_weights as inner_weights,
     outer_weights as outer_weights,
 )

@@ -116,7 +116,7 @@ class DenseNetwork(AbstractNetwork):
             key: PRNG key.
             widths: (d, width of each hidden layer, m).
             activation: an activation or its name.
-            weights: scheme of every layer, see `jaxrelu.networks.INNER`.
+            weights: scheme of every layer, see `jaxrelu.networks.inner_weights`.
             biases: whether layers have one.
             scalar: drop the output axis; the last width must be 1.
             dtype: floating dtype; None takes JAX's default.

@@ -1,23 +1,4 @@
-r"""Initial weights, named after what they do.
-
-Inner weights (k, d), rows are neurons:
-
-* ``"gaussian"``: entries iid $N(0, 1)$ (Oymak & Soltanolkotabi).
-* ``"xavier"``: entries iid $N(0, 1/d)$, so a neuron has unit norm on average. Safran &
-  Shamir write $N(0, 1/k)$ with $k = d$; the variance here follows the fan-in.
-* ``"glorot_normal"``, ``"glorot_uniform"``, ``"he_normal"``, ``"he_uniform"``: those of
-  `jax.nn.initializers`.
-
-Outer weights (k,) or (m, k):
-
-* ``"balanced"``: half of each row $+c$, half $-c$, k even, rows of Euclidean norm
-  ``outer_norm``; then $1^\top v = 0$ and $c$ = ``outer_norm``$/\sqrt k$. Oymak &
-  Soltanolkotabi take ``outer_norm`` $= \|y\|_2/\sqrt n$, which is 1 for labels ±1.
-* ``"signs"``: $\pm c$ with independent fair signs, same norm.
-* ``"ones"``: all ones (the networks of Safran & Shamir); ``outer_norm`` is not used.
-* ``"gaussian"``: iid normal, scaled so that a row has norm ``outer_norm`` on average.
-* the four of `jax.nn.initializers` above.
-"""
+r"""Initial weights, named after what they do."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +29,20 @@ def check_sizes(**sizes: int) -> None:
 def inner_weights(
     key: PRNGKeyArray, k: int, d: int, scheme: str, dtype: jnp.dtype
 ) -> Float[Array, "k d"]:
-    """First-layer weights, one neuron per row; `scheme` as in the module docstring."""
+    r"""First-layer weights, one neuron per row.
+
+    Schemes:
+
+    * ``"gaussian"``: entries iid $N(0, 1)$ (Oymak & Soltanolkotabi).
+    * ``"xavier"``: entries iid $N(0, 1/d)$, so a neuron has unit norm on average.
+      Safran & Shamir write $N(0, 1/k)$ with $k = d$; here the variance follows the
+      fan-in.
+    * ``"glorot_normal"``, ``"glorot_uniform"``, ``"he_normal"``, ``"he_uniform"``:
+      those of `jax.nn.initializers`.
+
+    Raises:
+        ValueError: unknown scheme.
+    """
     check_choice(scheme, INNER, "inner")
     if scheme in _LIBRARY:
         return _LIBRARY[scheme](in_axis=1, out_axis=0)(key, (k, d), dtype)
@@ -64,7 +58,22 @@ def outer_weights(
     norm: float,
     dtype: jnp.dtype,
 ) -> Float[Array, " k"] | Float[Array, "m k"]:
-    """Second-layer weights, (k,) for a scalar output (m None) and (m, k) otherwise."""
+    r"""Second-layer weights, (k,) for a scalar output (m None) and (m, k) otherwise.
+
+    Schemes:
+
+    * ``"balanced"``: half of each row $+c$, half $-c$, with $c$ = `norm`$/\sqrt k$, so
+      $1^\top v = 0$ and rows have Euclidean norm `norm`. Oymak & Soltanolkotabi take
+      $\|v\|_2 = \|y\|_2/\sqrt n$, which is 1 for labels ±1. Needs an even k.
+    * ``"signs"``: $\pm c$ with independent fair signs.
+    * ``"ones"``: all ones (the networks of Safran & Shamir); `norm` is not used.
+    * ``"gaussian"``: iid normal, rows of norm `norm` in root mean square.
+    * ``"glorot_normal"``, ``"glorot_uniform"``, ``"he_normal"``, ``"he_uniform"``:
+      those of `jax.nn.initializers`; `norm` is not used.
+
+    Raises:
+        ValueError: unknown scheme, odd k with ``"balanced"``, `norm` not positive.
+    """
     check_choice(scheme, OUTER, "outer")
     check_positive(norm, "outer_norm")
     rows = 1 if m is None else m

@@ -91,8 +91,8 @@ class Shallow(AbstractNetwork):
             k: hidden neurons.
             m: outputs; None for a scalar output without an output axis.
             activation: an activation or its name.
-            inner: scheme of W, see `jaxrelu.networks.INNER`.
-            outer: scheme of v, see `jaxrelu.networks.OUTER`.
+            inner: scheme of W, see `jaxrelu.networks.inner_weights`.
+            outer: scheme of v, see `jaxrelu.networks.outer_weights`.
             outer_norm: Euclidean norm of each row of the outer weights.
             dtype: floating dtype; None takes JAX's default.
 

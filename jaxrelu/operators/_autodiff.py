@@ -5,10 +5,15 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from jaxrelu.operators._interface import AbstractOperator, require_matrix_bytes
+from jaxrelu.operators._interface import (
+    AbstractOperator,
+    dense_cross_gram,
+    require_matrix_bytes,
+)
 
 
 class AutodiffJacobian(AbstractOperator):
@@ -95,6 +100,12 @@ class AutodiffJacobian(AbstractOperator):
             against_all, padded.reshape(-1, block, *self.inputs.shape[1:])
         )
         return tiles.reshape(-1, rows)[:rows]
+
+    def cross_gram(
+        self, other: lx.AbstractLinearOperator
+    ) -> Float[Array, "rows other"]:
+        """Both matrices are formed."""
+        return dense_cross_gram(self, other)
 
     @eqx.filter_jit
     def cogram(self) -> Float[Array, "cols cols"]:

@@ -45,15 +45,15 @@ class AbstractOperator(lx.AbstractLinearOperator):
     def cogram(self) -> Float[Array, "cols cols"]:
         r"""$A^\top A$."""
 
+    @abc.abstractmethod
     def cross_gram(
         self, other: lx.AbstractLinearOperator
     ) -> Float[Array, "rows other"]:
-        r"""$A B^\top$ with another operator on the same space; dense unless overridden.
+        r"""$A B^\top$ with another operator on the same space.
 
         With the Jacobians of one network at two sets of inputs this is the kernel
         between the sets.
         """
-        return self.as_matrix() @ other.as_matrix().T
 
     @abc.abstractmethod
     def as_matrix(self) -> Float[Array, "rows cols"]:
@@ -61,7 +61,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
 
     def transpose(self) -> "AbstractOperator":
         r"""$A^\top$ as an operator; its `gram` is this one's `cogram`."""
-        return Transpose(self)
+        return self.operator if isinstance(self, Transpose) else Transpose(self)
 
     def in_structure(self) -> jax.ShapeDtypeStruct:
         """Shape and dtype of the vectors `mv` takes."""
@@ -104,13 +104,15 @@ class Transpose(AbstractOperator):
         """The wrapped operator's `gram`."""
         return self.operator.gram()
 
+    def cross_gram(
+        self, other: lx.AbstractLinearOperator
+    ) -> Float[Array, "rows other"]:
+        """Both matrices are formed."""
+        return dense_cross_gram(self, other)
+
     def as_matrix(self) -> Float[Array, "rows cols"]:
         """The wrapped operator's `as_matrix`, transposed."""
         return self.operator.as_matrix().T
-
-    def transpose(self) -> AbstractOperator:
-        """The wrapped operator."""
-        return self.operator
 
 
 def gram(operator: lx.AbstractLinearOperator) -> Float[Array, "rows rows"]:
@@ -156,6 +158,13 @@ def cross_gram(
         return one.cross_gram(two)
     if isinstance(two, AbstractOperator):
         return two.cross_gram(one).T
+    return dense_cross_gram(one, two)
+
+
+def dense_cross_gram(
+    one: lx.AbstractLinearOperator, two: lx.AbstractLinearOperator
+) -> Float[Array, "rows other"]:
+    r"""$A B^\top$ by forming both matrices, which must fit in memory."""
     return one.as_matrix() @ two.as_matrix().T
 
 

@@ -11,7 +11,11 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float
 
-from jaxrelu.operators._interface import AbstractOperator, require_matrix_bytes
+from jaxrelu.operators._interface import (
+    AbstractOperator,
+    dense_cross_gram,
+    require_matrix_bytes,
+)
 from jaxrelu.operators._patterns import gated_products
 
 
@@ -89,7 +93,7 @@ class KhatriRao(AbstractOperator):
             other = other.ungated()
         if isinstance(other, KhatriRao) and _same_split(self, other):
             return _hadamard_gram(self.left, other.left, self.right, other.right)
-        return self.as_matrix() @ other.as_matrix().T
+        return dense_cross_gram(self, other)
 
     def cogram(self) -> Float[Array, "cols cols"]:
         r"""$J^\top J$; forms J, 2nm(kd)² operations."""
@@ -228,7 +232,7 @@ class Kronecker(AbstractOperator):
         """Kronecker form with another Kronecker operator; dense otherwise."""
         if isinstance(other, Kronecker) and self.left.shape[1] == other.left.shape[1]:
             return _kron_gram(self.right, other.right, self.left, other.left)
-        return self.as_matrix() @ other.as_matrix().T
+        return dense_cross_gram(self, other)
 
     def cogram(self) -> Float[Array, "cols cols"]:
         r"""$(B^\top B) \otimes (A^\top A)$."""

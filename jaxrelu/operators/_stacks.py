@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from jaxrelu.operators._interface import (
     AbstractOperator,
     cross_gram,
+    dense_cross_gram,
     require_matrix_bytes,
 )
 
@@ -78,7 +79,7 @@ class HStack(AbstractOperator):
         ]:
             pairs = zip(self.parts, other.parts, strict=True)
             return _sum([cross_gram(one, two) for one, two in pairs])
-        return self.as_matrix() @ other.as_matrix().T
+        return dense_cross_gram(self, other)
 
     def cogram(self) -> Float[Array, "cols cols"]:
         r"""$A^\top A$; forms A."""
@@ -187,6 +188,12 @@ class BlockDiagonal(AbstractOperator):
     def gram(self) -> Float[Array, "rows rows"]:
         """The parts' Gram matrices on the diagonal."""
         return _on_diagonal([part.gram() for part in self.parts])
+
+    def cross_gram(
+        self, other: lx.AbstractLinearOperator
+    ) -> Float[Array, "rows other"]:
+        """Both matrices are formed."""
+        return dense_cross_gram(self, other)
 
     def cogram(self) -> Float[Array, "cols cols"]:
         """The parts' cogram matrices on the diagonal."""
