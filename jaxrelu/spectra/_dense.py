@@ -27,6 +27,9 @@ from jaxrelu.spectra._rounding import (
 Kind = Literal["eigenvalues", "singular values"]
 
 
+SUCCESS: Any = RESULTS.successful  # RESULTS.where is typed on its members
+
+
 class Spectrum(eqx.Module):
     r"""All eigenvalues or singular values of an operator.
 
@@ -302,8 +305,7 @@ def rounded_to(
 def unresolved(value: Float[Array, "..."], error: Float[Array, "..."]) -> RESULTS:
     """Whether a value cannot be told from 0, or is not a number at all."""
     lost = (error >= jnp.abs(value)) & (error > 0)
-    success: Any = RESULTS.successful
-    result = RESULTS.where(~jnp.any(lost), success, RESULTS.unresolved)
+    result = RESULTS.where(~jnp.any(lost), SUCCESS, RESULTS.unresolved)
     return RESULTS.where(jnp.all(jnp.isfinite(value)), result, RESULTS.not_finite)
 
 

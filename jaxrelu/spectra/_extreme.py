@@ -15,6 +15,7 @@ from jaxrelu._memory import MemoryRefusedError, require_bytes
 from jaxrelu._results import RESULTS, Estimate, throw_if_failed
 from jaxrelu.spectra import _host, _lanczos
 from jaxrelu.spectra._dense import (
+    SUCCESS,
     Kind,
     as_operator,
     dense_symmetric,
@@ -196,14 +197,7 @@ def _by_gram(
     matrix = dense_symmetric(operator) if symmetric else short_gram(operator)
     n = matrix.shape[0]
     terms = 0 if symmetric else gram_terms(operator)
-    solve = _host_ends if _host.on_host(matrix) else eqx.filter_jit(_traced_ends)
-    low, high, steps = solve(
-        matrix,
-        positive=not symmetric,
-        key=key,
-        tolerance=tolerance,
-        max_steps=max_steps,
-    )
+    low, high, steps = matrix_ends(matrix, not symmetric, key, tolerance, max_steps)
     norm = jnp.maximum(jnp.abs(low[0]), jnp.abs(high[0]))
     rounding = eigenvalue_rounding(norm, n, terms)
     name = "matrix" if symmetric else "Gram matrix"
@@ -234,8 +228,7 @@ def _estimate(
     converged: Any,
     method: str,
 ) -> Estimate:
-    success: Any = RESULTS.successful
-    result = RESULTS.where(converged, success, RESULTS.no_convergence)
+    result = RESULTS.where(converged, SUCCESS, RESULTS.no_convergence)
     lost = unresolved(value, error)
     result = RESULTS.where(lost == RESULTS.successful, result, lost)
     return Estimate(
@@ -259,14 +252,40 @@ def _above_shift(theta: Any, residual: Any, base: Any, reach: Any) -> tuple[Any,
     return base + (distance - reach), ratio / (1 - ratio) * distance
 
 
-def _host_ends(matrix, *, positive, key, tolerance, max_steps):
-    """Smallest and largest eigenvalue with residuals, by LAPACK; see `_traced_ends`."""
+End = tuple[Float[Array, ""], Float[Array, ""]]
+
+
+def matrix_ends(
+    matrix: Float[Array, "n n"],
+    positive: bool,
+    key: Key[Array, ""],
+    tolerance: float,
+    max_steps: int,
+) -> tuple[End, End, tuple[Any, Any]]:
+    """Extreme eigenvalues of a dense symmetric matrix.
+
+    Args:
+        matrix: one triangle is read.
+        positive: whether it is known to be positive semidefinite.
+        key: for the starting vector.
+        tolerance: relative residual at which each iteration stops.
+        max_steps: of each.
+
+    Returns:
+        (smallest, its residual), (largest, its residual), (solves, products).
+    """
+    solve = _host_ends if _host.on_host(matrix) else eqx.filter_jit(_traced_ends)
+    return solve(matrix, positive, key, tolerance, max_steps)
+
+
+def _host_ends(matrix, positive, key, tolerance, max_steps):
+    """`matrix_ends` by LAPACK."""
     dtype = matrix.dtype
     start = np.asarray(jax.random.normal(key, matrix.shape[:1], dtype))
     host = np.asarray(matrix)
     if not _host.all_finite(host):
-        bad = (jnp.full((), jnp.nan, dtype),) * 2
-        return bad, bad, (jnp.asarray(0, jnp.int32),) * 2
+        nan, zero = jnp.full((), jnp.nan, dtype), jnp.asarray(0, jnp.int32)
+        return (nan, nan), (nan, nan), (zero, zero)
     options = {"tolerance": tolerance, "max_steps": max_steps}
     eps, tiny = float(jnp.finfo(dtype).eps), float(jnp.finfo(dtype).tiny)
     low, low_residual, high, high_residual, steps = _host.lanczos_ends(
@@ -289,8 +308,8 @@ def _host_ends(matrix, *, positive, key, tolerance, max_steps):
     )
 
 
-def _traced_ends(matrix, *, positive, key, tolerance, max_steps):
-    """((lowest, residual), (highest, residual), (solves, products)), in XLA."""
+def _traced_ends(matrix, positive, key, tolerance, max_steps):
+    """`matrix_ends` in XLA."""
     dtype, n = matrix.dtype, matrix.shape[0]
     start = jax.random.normal(key, (n,), dtype)
     options = {"tolerance": tolerance, "max_steps": max_steps}
