@@ -288,3 +288,28 @@ def test_expected_gram_is_the_mean_over_inner_weights(activation, float64, getke
     mean, deviation = draws.mean(0), draws.std(0) / 4000**0.5
     expected = jr.expected_gram(network, x, where)
     assert float(jnp.abs((mean - expected) / (deviation + 1e-12)).max()) < 5
+
+
+@pytest.mark.parametrize("name", ["relu", "softplus", "relu both layers", "linear"])
+def test_structured_float32_grams_keep_their_rounding_promise(name):
+    """`gram_terms` bounds what float32 does to the Gram of wide layers, in norm."""
+    with jax.enable_x64(True):
+        key, x = jax.random.key(0), inputs(jnp.float32, n=40, d=30)
+        if name == "linear":
+            network = jr.LinearNetwork.init(key, (30, 500, 3), dtype=jnp.float32)
+            where = None
+        else:
+            kind, _, both = name.partition(" ")
+            network = jr.Shallow.init(
+                key, d=30, k=500, activation=kind, dtype=jnp.float32
+            )
+            where = (lambda net: (net.inner, net.outer)) if both else None
+        J = jr.jacobian(network, x, where)
+        wide = jax.tree.map(
+            lambda leaf: leaf.astype("float64") if eqx.is_inexact_array(leaf) else leaf,
+            J,
+        )
+        exact = np.asarray(wide.as_matrix()) @ np.asarray(wide.as_matrix()).T
+        error = np.linalg.norm(np.asarray(J.gram(), "float64") - exact, 2)
+        promise = J.gram_terms**0.5 * 2.0**-23 * np.linalg.norm(exact, 2)
+        assert promise / 1000 < error < promise

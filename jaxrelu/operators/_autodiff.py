@@ -57,6 +57,11 @@ class AutodiffJacobian(AbstractOperator):
         """Floating dtype of the trained leaves."""
         return jax.tree.leaves(self.trained)[0].dtype
 
+    @property
+    def gram_terms(self) -> int:
+        """p: rows are multiplied as they are."""
+        return self.shape[1]
+
     @eqx.filter_jit
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         """One forward-mode pass."""

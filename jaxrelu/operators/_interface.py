@@ -29,6 +29,11 @@ class AbstractOperator(lx.AbstractLinearOperator):
     def dtype(self) -> jnp.dtype:
         """Floating dtype of the entries."""
 
+    @property
+    @abc.abstractmethod
+    def gram_terms(self) -> int:
+        """Rounded products summed in one entry of `gram`: the size of its error."""
+
     @abc.abstractmethod
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         """$A u$."""
@@ -87,6 +92,11 @@ class Transpose(AbstractOperator):
     def dtype(self) -> jnp.dtype:
         """That of the wrapped operator."""
         return self.operator.dtype
+
+    @property
+    def gram_terms(self) -> int:
+        """The rows of the wrapped operator: its `cogram` is a product of matrices."""
+        return self.operator.shape[0]
 
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         """The wrapped operator's `rmv`."""

@@ -63,6 +63,11 @@ class KhatriRao(AbstractOperator):
         """Floating dtype of the factors."""
         return self.right.dtype
 
+    @property
+    def gram_terms(self) -> int:
+        """K + d: one product of each factor."""
+        return self.left.shape[2] + self.right.shape[1]
+
     @eqx.filter_jit
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         r"""Entry $(i, o)$ is $\Delta_{io}^\top U a_i$; 2nk(d + m) operations."""
@@ -146,6 +151,11 @@ class GatedKhatriRao(AbstractOperator):
             jnp.where(self.gates, high, low) * self.outer[None, :], self.right
         )
 
+    @property
+    def gram_terms(self) -> int:
+        """D + 4: the counts are exact, the polynomial in them has four operations."""
+        return self.right.shape[1] + 4
+
     @eqx.filter_jit
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         """As `KhatriRao.mv`; the left factor is expanded inside the fused product."""
@@ -207,6 +217,11 @@ class Kronecker(AbstractOperator):
     def dtype(self) -> jnp.dtype:
         """Floating dtype of the factors."""
         return self.right.dtype
+
+    @property
+    def gram_terms(self) -> int:
+        """K + d: one product of each factor."""
+        return self.left.shape[1] + self.right.shape[1]
 
     @eqx.filter_jit
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:

@@ -55,6 +55,11 @@ class HStack(AbstractOperator):
         """That of the parts."""
         return self.parts[0].dtype
 
+    @property
+    def gram_terms(self) -> int:
+        """The largest of the parts', and one more for every part added."""
+        return max(part.gram_terms for part in self.parts) + len(self.parts)
+
     @eqx.filter_jit
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         r"""$\sum_j A_j u_j$."""
@@ -111,6 +116,11 @@ class VStack(AbstractOperator):
     def dtype(self) -> jnp.dtype:
         """That of the parts."""
         return self.parts[0].dtype
+
+    @property
+    def gram_terms(self) -> int:
+        """The number of columns: blocks between unlike parts are dense products."""
+        return self.shape[1]
 
     @eqx.filter_jit
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
@@ -170,6 +180,11 @@ class BlockDiagonal(AbstractOperator):
     def dtype(self) -> jnp.dtype:
         """That of the parts."""
         return self.parts[0].dtype
+
+    @property
+    def gram_terms(self) -> int:
+        """The largest of the parts'."""
+        return max(part.gram_terms for part in self.parts)
 
     @eqx.filter_jit
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:

@@ -1,10 +1,10 @@
 r"""What rounding does to eigenvalues and singular values computed densely."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
+
+from jaxrelu.operators._interface import AbstractOperator
 
 
 def eigenvalue_rounding(norm: Float[Array, ""], n: int, terms: int) -> Float[Array, ""]:
@@ -66,9 +66,9 @@ def root(
 def gram_terms(operator: lx.AbstractLinearOperator) -> int:
     """Products summed in an entry of the short side's Gram matrix.
 
-    An operator that sums fewer than its longer side says so in an attribute
-    ``gram_terms``.
+    The longer side, unless the operator's own rule sums fewer.
     """
-    longer = max(operator.in_size(), operator.out_size())
-    terms: Any = getattr(operator, "gram_terms", longer)
-    return int(terms)
+    rows, cols = operator.out_size(), operator.in_size()
+    if not isinstance(operator, AbstractOperator):
+        return max(rows, cols)
+    return operator.gram_terms if rows <= cols else operator.transpose().gram_terms
