@@ -7,6 +7,7 @@ derivative is infinite there, and clipping its argument makes the derivative wro
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -139,12 +140,11 @@ def split_angle(theta: Array) -> tuple[Array, Array]:
         rest = 1.2246467991473532e-16  # π - fl(π)
     else:
         rest = math.pi - float(jnp.finfo(theta.dtype).dtype.type(math.pi))
-    return theta, (head - theta) + rest
+    # the barrier keeps XLA from adding the two constants first
+    return theta, jax.lax.optimization_barrier(head - theta) + rest
 
 
-def angles(
-    inputs_a: Float[Array, "n d"], inputs_b: Float[Array, "m d"] | None = None
-) -> Float[Array, "n m"]:
+def angles(inputs_a: Any, inputs_b: Any = None) -> Float[Array, "n m"]:
     r"""Angles in $[0, \pi]$ between the rows of two matrices, or of one.
 
     $\theta_{ij} = 2\operatorname{atan2}(|u_i - v_j|, |u_i + v_j|)$ with
@@ -172,10 +172,15 @@ def angles(
     numbers at a time. Memory is that of the result.
     """
     x, y, same = check_pair(inputs_a, inputs_b)
+    return _angles(same, x, y)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _angles(same: bool, x: Array, y: Array) -> Array:
     return angle_pair(same, x, y)[0]
 
 
-def angle(x: Float[Array, " d"], y: Float[Array, " d"]) -> Float[Array, ""]:
+def angle(x: Any, y: Any) -> Float[Array, ""]:
     """Angle between two vectors; see `angles` for accuracy and derivatives.
 
     Args:
@@ -192,7 +197,7 @@ def angle(x: Float[Array, " d"], y: Float[Array, " d"]) -> Float[Array, ""]:
     return angles(x[None], y[None])[0, 0]
 
 
-def check_pair(inputs_a: Array, inputs_b: Array | None) -> tuple[Array, Array, bool]:
+def check_pair(inputs_a: Any, inputs_b: Any) -> tuple[Array, Array, bool]:
     """Two checked matrices, and whether the second was left out."""
     x = as_floating(inputs_a, "inputs_a")
     check_rank(x, 2, "inputs_a", "(n, d)")

@@ -14,8 +14,9 @@ kernels do not.
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -187,8 +188,8 @@ def _closed(act, derivative, same, x, y):
 
 def dual_kernel(
     act: AbstractActivation,
-    inputs_a: Float[Array, "n d"],
-    inputs_b: Float[Array, "m d"] | None = None,
+    inputs_a: Any,
+    inputs_b: Any = None,
     *,
     derivative: int = 0,
     order: int = 256,
@@ -245,15 +246,19 @@ def dual_kernel(
     """  # noqa: E501
     _check_orders(derivative, order)
     x, y, same = check_pair(inputs_a, inputs_b)
+    return _matrix(act, derivative, order, same, x, y)
+
+
+@eqx.filter_jit
+def _matrix(act, derivative, order, same, x, y):
     if type(act) in _CLOSED:
         return _closed(act, derivative, same, x, y)
     if act.slopes is not None:
         return _piecewise_linear(act, derivative, same, x, y)
     if isinstance(act, Softplus):  # φ_β(z) = φ_1(βz)/β keeps β differentiable
         beta = jnp.asarray(act.beta, x.dtype)
-        unit = matrix_series(
-            Softplus(), derivative, derivative, order, beta * x, beta * y
-        )
+        x, y = beta * x, beta * y
+        unit = matrix_series(Softplus(), derivative, derivative, order, x, y)
         return unit if derivative else unit / (beta * beta)
     return matrix_series(act, derivative, derivative, order, x, y)
 
@@ -292,6 +297,11 @@ def dual_of_angle(
     _check_orders(derivative, order)
     theta = as_floating(theta, "theta")
     p, q = (jnp.asarray(norm, theta.dtype) for norm in (norm_a, norm_b))
+    return _entries(act, derivative, order, theta, p, q)
+
+
+@eqx.filter_jit
+def _entries(act, derivative, order, theta, p, q):
     theta, complement = split_angle(theta)
     cos = jnp.cos(theta)
     if type(act) in _CLOSED:
@@ -314,8 +324,8 @@ def dual_of_angle(
 
 def dual_kernel_estimate(
     act: AbstractActivation,
-    inputs_a: Float[Array, "n d"],
-    inputs_b: Float[Array, "m d"] | None = None,
+    inputs_a: Any,
+    inputs_b: Any = None,
     *,
     derivative: int = 0,
     order: int = 256,
