@@ -80,7 +80,7 @@ bench-peers: .venv-peers/.installed .venv-nt/.installed ## what the benchmark co
 clean: ## remove everything that make made
 	rm -rf .venv .venv-peers .venv-nt out site dist build
 	rm -rf .pytest_cache .ruff_cache .hypothesis .benchmarks
-	find jaxrelu tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find . -path ./.git -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # Each extra has a stamp; a second call finds it and installs nothing. The
 # environment is remade when its interpreter has gone.
