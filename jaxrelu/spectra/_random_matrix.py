@@ -69,9 +69,10 @@ def marchenko_pastur(
 ) -> MarchenkoPastur:
     r"""The Marchenko-Pastur law of $\frac1p X X^\top$ for $X$ with iid entries.
 
-    >>> law = marchenko_pastur(0.25)
-    >>> [round(float(edge), 3) for edge in law.edges]
-    [0.25, 2.25]
+    Examples:
+        >>> law = marchenko_pastur(0.25)
+        >>> [round(float(edge), 3) for edge in law.edges]
+        [0.25, 2.25]
 
     Args:
         ratio: rows over columns, $n/p$.
