@@ -6,6 +6,7 @@ from jaxrelu import (
     networks as networks,
     operators as operators,
     spectra as spectra,
+    theory as theory,
 )
 from jaxrelu._memory import MemoryRefusedError as MemoryRefusedError
 from jaxrelu._results import RESULTS as RESULTS, Estimate as Estimate
@@ -29,7 +30,11 @@ from jaxrelu.operators import (
 )
 from jaxrelu.spectra import (
     Extreme as Extreme,
+    SpectralDensity as SpectralDensity,
     Spectrum as Spectrum,
+    certify_smallest as certify_smallest,
+    density as density,
     extreme as extreme,
     spectrum as spectrum,
 )
+from jaxrelu.theory import certify_convergence as certify_convergence
