@@ -52,7 +52,7 @@ class Certificate(eqx.Module):
 
 
 def certify_smallest(
-    operator: lx.AbstractLinearOperator | Float[ArrayLike, "rows cols"],
+    operator: lx.AbstractLinearOperator | ArrayLike,
     candidate: float | Float[ArrayLike, ""] | None = None,
     *,
     throw: bool = False,
@@ -79,9 +79,9 @@ def certify_smallest(
     singular values $A$ is the Gram matrix; a sum of $t$ products per entry leaves it
     off by at most $\gamma_t \|a_i\| \|a_j\|$, hence
     $\frac{\gamma_t}{1-\gamma_t}\operatorname{tr}$ in norm, which is subtracted too
-    ($t$: ``operator.gram_terms``, else its longer side). We take $\gamma_{n+10}$ and
-    $\gamma_{t+10}$, to cover a multiplication by a reciprocal instead of a division,
-    and add Rump's term for underflow.
+    ($t$: the operator's ``gram_terms``, else its longer side). We take
+    $\gamma_{n+10}$ and $\gamma_{t+10}$, to cover a multiplication by a reciprocal
+    instead of a division, and add Rump's term for underflow.
 
     Concrete operators are converted to float64 first, whatever their precision; the
     bound is for the matrix that the stored numbers define (a symmetric operator: for
@@ -93,7 +93,8 @@ def certify_smallest(
     Args:
         operator: any lineax operator with flat vectors, or a matrix; one tagged
             symmetric is certified for $\lambda_{\min}$ (from one of its triangles).
-        candidate: the bound to prove. By default one close to the computed value.
+        candidate: the bound to prove, in the operator's precision. By default one
+            close to the computed value.
         throw: raise on the host when nothing could be proved.
 
     Returns:
@@ -106,7 +107,7 @@ def certify_smallest(
     operator = as_operator(operator)
     dtype = dtype_of(operator)
     if candidate is not None:
-        candidate = jnp.asarray(candidate)
+        candidate = jnp.asarray(candidate, dtype)
     traced = is_traced(operator) or not is_concrete(candidate)
     if traced or dtype == jnp.float64 or jax.default_backend() == "tpu":
         answer = _certify(operator, candidate, dtype)
@@ -136,6 +137,7 @@ def _certify(operator, candidate, dtype) -> Certificate:
     unit, tiny = float(info.eps) / 2, float(info.tiny)
     # every float operation below is followed by a factor that covers its rounding
     up = 1 + 8 * float(info.eps)
+    given = candidate
     diagonal = jnp.abs(jnp.diagonal(matrix))
     trace = jnp.sum(diagonal) * (1 + 2 * n * float(info.eps)) * up
     largest = diagonal.max()
@@ -152,7 +154,7 @@ def _certify(operator, candidate, dtype) -> Certificate:
 
     if candidate is not None:
         candidate = candidate.astype(wide)
-        goal = candidate + jnp.abs(candidate) * 2 * float(info.eps)  # conversions
+        goal = candidate * (1 + jnp.sign(candidate) * 4 * float(info.eps))
         goal = goal if symmetric else goal * jnp.abs(goal) * up
         shifts = jnp.stack([goal + 2 * loss(goal)])
     else:
@@ -170,9 +172,11 @@ def _certify(operator, candidate, dtype) -> Certificate:
         floor = 0.0
     if candidate is not None:
         proved &= lower >= candidate
-    lower = jnp.where(proved & jnp.isfinite(lower), lower, floor)
     if dtype != wide:
         lower = (lower - jnp.abs(lower) * 2.0**-22).astype(dtype)
+    if given is not None:
+        lower = jnp.maximum(lower, given)  # where proved, not lost to the conversion
+    lower = jnp.where(proved, lower, floor)
     return Certificate(
         lower=lower,
         result=RESULTS.where(proved, SUCCESS, RESULTS.unresolved),

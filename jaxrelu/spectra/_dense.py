@@ -14,13 +14,14 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from jaxrelu._checks import as_floating, check_choice, check_rank, is_concrete
 from jaxrelu._memory import MemoryRefusedError, require_bytes
 from jaxrelu._results import RESULTS, ErrorKind, throw_if_failed
-from jaxrelu.operators._interface import AbstractOperator, gram
+from jaxrelu.operators._interface import gram
 from jaxrelu.spectra import _host
 from jaxrelu.spectra._rounding import (
     eigenvalue_rounding,
     gram_terms,
     root,
     singular_value_rounding,
+    structured,
 )
 
 
@@ -113,7 +114,7 @@ def eigvalsh(matrix: Float[ArrayLike, "n n"]) -> Float[Array, " n"]:
 
 
 def spectrum(
-    operator: lx.AbstractLinearOperator | Float[ArrayLike, "rows cols"],
+    operator: lx.AbstractLinearOperator | ArrayLike,
     *,
     method: str = "auto",
     vectors: bool = False,
@@ -131,9 +132,10 @@ def spectrum(
       (they are exact there), whether or not x64 is enabled. Not under `jit`.
     - ``"svd"``: singular values of $A$ written out, rows times cols numbers.
     - ``"symmetric"``: eigenvalues of a symmetric operator written out.
-    - ``"auto"``: ``"symmetric"`` if the operator is tagged so, else ``"gram"``; when
-      that leaves a value unresolved in float32, ``"float64"`` follows by itself where
-      it can (concrete numbers, not on a TPU, an operator whose leaves convert).
+    - ``"auto"``: ``"symmetric"`` if the operator is tagged so, else ``"gram"``; when a
+      float32 Gram matrix leaves a value unresolved, ``"float64"`` follows by itself
+      where it can (concrete numbers, not on a TPU, an operator whose leaves convert).
+      The answer is then for the matrix as stored, entries rounded to float32 included.
 
     Under `jit` and `vmap` the methods but ``"float64"`` work and failures are data.
 
@@ -174,7 +176,8 @@ def spectrum(
         answer = in_float64(operator, by_eigenvalues)
     else:
         answer = by_eigenvalues(operator)
-        if method == "auto" and may_escalate(operator, answer.result):
+        squared = method == "auto" and not symmetric
+        if squared and may_escalate(operator, answer.result):
             # else the float32 answer stands, and says that it is unresolved
             with contextlib.suppress(MemoryRefusedError, TypeError):
                 answer = in_float64(operator, by_eigenvalues)
@@ -232,7 +235,7 @@ def require_gram_bytes(operator: lx.AbstractLinearOperator) -> None:
     rows, cols = shape_of(operator)
     r = min(rows, cols)
     count = 2 * r * r
-    if not isinstance(operator, AbstractOperator):
+    if structured(operator) is None:
         count += rows * cols
     require_bytes(
         count * dtype_of(operator).itemsize,

@@ -94,7 +94,7 @@ class SpectralDensity(eqx.Module):
 
 
 def density(
-    operator: lx.AbstractLinearOperator | Float[ArrayLike, "rows cols"],
+    operator: lx.AbstractLinearOperator | ArrayLike,
     *,
     key: Key[Array, ""],
     num_samples: int = 16,

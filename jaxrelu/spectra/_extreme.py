@@ -76,7 +76,7 @@ class Extreme(eqx.Module):
 
 
 def extreme(
-    operator: lx.AbstractLinearOperator | Float[ArrayLike, "rows cols"],
+    operator: lx.AbstractLinearOperator | ArrayLike,
     *,
     method: str = "auto",
     key: Key[Array, ""] | None = None,
@@ -102,8 +102,8 @@ def extreme(
     - ``"spectrum"``, ``"svd"``, ``"float64"``: all values by `spectrum`, or ``"gram"``
       in float64.
     - ``"auto"``: ``"spectrum"`` up to $r = 512$, ``"gram"`` while it fits in memory,
-      ``"matrix-free"`` beyond; in float32 a smallest value left unresolved by a dense
-      method is computed again in float64 where `spectrum` would do so.
+      ``"matrix-free"`` beyond; a smallest singular value that a float32 Gram matrix
+      leaves unresolved is computed again in float64 where `spectrum` would do so.
 
     The error is the residual bound (some exact eigenvalue lies within it) plus the
     rounding bound of the method; see `certify_smallest` for a rigorous lower bound.
@@ -152,7 +152,8 @@ def extreme(
                 raise
             answer = _matrix_free(operator, symmetric, *options)
         else:
-            if method == "auto" and may_escalate(operator, answer.smallest.result):
+            squared = method == "auto" and not symmetric
+            if squared and may_escalate(operator, answer.smallest.result):
                 # else the float32 answer stands, and says that it is unresolved
                 with contextlib.suppress(MemoryRefusedError, TypeError):
                     answer = in_float64(operator, by_gram)
