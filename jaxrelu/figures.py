@@ -73,7 +73,7 @@ def panels(
 
 
 def png(figure: Any, *, dpi: float = 150) -> bytes:
-    """The figure as a PNG file's bytes; the same figure gives the same bytes."""
+    """The figure as a PNG file's bytes; one drawn anew gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "jaxrelu"})
     return buffer.getvalue()

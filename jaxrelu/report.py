@@ -46,10 +46,12 @@ def number(value: Any, error: Any = None, *, digits: int = 4) -> str:
     if not math.isfinite(value):
         return {True: "nan", False: "∞" if value > 0 else "−∞"}[math.isnan(value)]
     if error is not None and float(error) > 0 and math.isfinite(float(error)):
-        resolved = _exponent(value) - _exponent(float(error)) + 1
+        leading = _exponent(float(f"{float(error):.0e}"))
+        resolved = _exponent(value) - leading + 1
         shown = _plain(value, min(max(resolved, 1), digits + 2))
         return f"{shown} ± {_plain(float(error), 1)}"
-    shown = _plain(value, digits)
+    whole = _exponent(value) + 1  # digits before the point are all shown
+    shown = _plain(value, max(digits, whole) if whole <= 6 else digits)
     return shown if error is None else f"{shown} ± {number(error)}"
 
 
@@ -213,8 +215,8 @@ def _table(table: Table, table_number: Any) -> str:
     caption = ""
     if table.caption:
         caption = (
-            f"<caption><b>Table {next(table_number)}.</b> "
-            f"{_markup(table.caption)}</caption>"
+            f"<figcaption><b>Table {next(table_number)}.</b> "
+            f"{_markup(table.caption)}</figcaption>"
         )
     head = "".join(
         f'<th scope="col"{kind}>{_markup(name)}</th>'
@@ -230,8 +232,8 @@ def _table(table: Table, table_number: Any) -> str:
         for row in table.rows
     )
     return (
-        f'<div class="wide"><table>{caption}<thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
+        f'<figure>{caption}<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></figure>"
     )
 
 
@@ -246,7 +248,7 @@ _STYLE = """
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 17px/1.6 Charter, "Bitstream Charter", "Iowan Old Style", Georgia, serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
-h1, h2, th, caption, figcaption, .lead, dl, footer {
+h1, h2, th, figcaption, .lead, dl, footer {
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .6rem; letter-spacing: -.015em; }
 .lead { color: var(--soft); font-size: 1.05rem; margin: 0 0 2.5rem; }
@@ -256,14 +258,14 @@ p { max-width: 44rem; margin: 0 0 1rem; }
 code { font: .86em/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 p code, td code { background: var(--tint); padding: .1em .3em; border-radius: 3px; }
 pre { background: var(--tint); border: 1px solid var(--rule); border-radius: 6px;
-  padding: 1rem 1.2rem; overflow-x: auto; max-width: 44rem; }
+  padding: 1rem 1.2rem; white-space: pre-wrap; overflow-wrap: anywhere;
+  max-width: 48rem; }
 sub, sup { line-height: 0; font-size: .75em; }
-.wide { overflow-x: auto; margin: 1.6rem 0; }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; line-height: 1.4; }
-caption, figcaption { text-align: left; font-size: .85rem; line-height: 1.5;
-  color: var(--soft); max-width: 52rem; }
-caption { padding-bottom: .6rem; }
-caption b, figcaption b { color: var(--ink); }
+figcaption { font-size: .85rem; line-height: 1.5; color: var(--soft);
+  max-width: 52rem; margin: .6rem 0; }
+figcaption b, figcaption strong { color: var(--ink); }
 th { font-size: .78rem; font-weight: 600; text-align: left; vertical-align: bottom;
   border-bottom: 1.5px solid var(--ink); }
 th, td { padding: .38rem .9rem .38rem 0; }
@@ -274,7 +276,6 @@ td.n { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace;
 figure { margin: 1.8rem 0; }
 figure img { display: block; width: 100%; height: auto; background: #fff;
   border: 1px solid var(--rule); border-radius: 6px; padding: .6rem; }
-figcaption { margin-top: .6rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.2rem;
   font-size: .85rem; margin: 1rem 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
