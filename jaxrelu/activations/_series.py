@@ -6,6 +6,7 @@ all rows, instead of a two-dimensional integral for every pair.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from jaxrelu.activations._functions import AbstractActivation
 from jaxrelu.activations._quadrature import projection
 
 
-def nth_derivative(act: AbstractActivation, order: int):
+def nth_derivative(act: AbstractActivation, order: int) -> Callable[[Array], Array]:
     r"""$\varphi^{(\text{order})}$ as an elementwise function."""
     function = (act, act.derivative, act.second_derivative)[min(order, 2)]
     for _ in range(order - 2):
