@@ -1,5 +1,6 @@
 """Both precisions, eight virtual devices, keys that depend on the test alone."""
 
+import gc
 import zlib
 
 import jax
@@ -36,3 +37,11 @@ def getkey(request):
         return sub
 
     return fresh
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _release_compiled_programs():
+    """Compiled programs of one module are of no use to the next."""
+    yield
+    jax.clear_caches()
+    gc.collect()
