@@ -1,6 +1,6 @@
 """Certificates: from one network and one data set to a proof of convergence."""
 
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -12,6 +12,7 @@ from jaxrelu.operators import jacobian
 from jaxrelu.spectra import Extreme, extreme
 from jaxrelu.theory._conditions import Condition, Report, Scalar
 from jaxrelu.theory._instance import (
+    bend_bound,
     check_problem,
     jumps,
     kink,
@@ -30,10 +31,10 @@ _FLOATING = (
 
 
 def certify_convergence(
-    network: Shallow,
-    data: Dataset,
+    network: Any,
+    data: Any,
     *,
-    rule: Literal["auto", "standard", "sharp", "flow", "flips"] = "auto",
+    rule: str = "auto",
 ) -> Report:
     r"""Whether gradient descent on W from here provably fits the data, and how fast.
 
@@ -71,8 +72,8 @@ def certify_convergence(
     like $\sqrt k$; scaling v by $s > 1$ helps until $f(W_0)$ dominates y.
 
     Args:
-        network: the starting point.
-        data: inputs of any norm, targets (n,).
+        network: the starting point, a `Shallow` with one output.
+        data: a `Dataset`, inputs of any norm, targets (n,).
         rule: as above.
 
     Returns:
@@ -101,7 +102,7 @@ def certify_convergence(
         raise ValueError(msg)
     ends = extreme(jacobian(network, data.inputs, lambda net: net.inner))
     # with more samples than parameters J J^T is singular, whatever the others are
-    sigma = lower(ends.smallest) * (data.n <= network.inner.size)
+    sigma = lower(ends.smallest) * float(data.n <= network.inner.size)
     residual = jnp.linalg.norm(SquaredLoss(data).residual(network))
     norm = spectral_norm(data.inputs)
     if kinked:
@@ -120,7 +121,7 @@ def _by_curvature(
 ) -> Report:
     act, v = network.activation, network.outer
     reach = jnp.max(jnp.linalg.norm(data.inputs, axis=1))
-    bend = act.second_derivative_bound * jnp.max(jnp.abs(v)) * upper(norm) * reach
+    bend = bend_bound(act) * jnp.max(jnp.abs(v)) * upper(norm) * reach
     largest = act.derivative_bound * jnp.linalg.norm(v) * upper(norm)
     beta = jnp.minimum(largest, upper(ends.largest) + sigma / 2)
     pull = bend * residual

@@ -8,14 +8,13 @@ hand: the statements below were derived here, with constants of their own, and h
 form of the theorems as recalled. The paper's unnamed constants are never used.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 
 from jaxrelu._checks import check_choice, check_positive
-from jaxrelu.data import Dataset, check_no_parallel_rows
-from jaxrelu.networks import Shallow
+from jaxrelu.data import check_no_parallel_rows
 from jaxrelu.objectives import SquaredLoss
 from jaxrelu.theory._conditions import Condition, Report, Scalar
 from jaxrelu.theory._instance import (
@@ -139,12 +138,12 @@ def setting(
 
 
 def moderate_overparameterization(
-    network: Shallow,
-    data: Dataset,
+    network: Any,
+    data: Any,
     *,
     delta: float = 1.0,
     step: float = 1.0,
-    eigenvalue: Literal["exact", "hermite"] = "exact",
+    eigenvalue: str = "exact",
 ) -> Report:
     r"""When gradient descent on W is promised to fit the data, and how fast.
 
@@ -191,8 +190,8 @@ def moderate_overparameterization(
     ratio of $\sqrt{kd}$ to the rest.
 
     Args:
-        network: $f$; its `inner` is used only for the measured $\|r_0\|$.
-        data: unit rows, targets (n,).
+        network: $f$, a `Shallow`; its `inner` is used only for the measured $\|r_0\|$.
+        data: a `Dataset` with unit rows, targets (n,).
         delta: δ, trades the misfit against its probability.
         step: $\bar\eta$ in (0, 1].
         eigenvalue: ``"exact"`` takes λ(X); ``"hermite"`` the lower bound
@@ -298,9 +297,7 @@ def smooth_width(
     return (8 * nu * bend * (norm / lam)) ** 2 * n
 
 
-def kinked_width(
-    b1: Any, rise: Any, n: int, norm: Any, lam: Any, delta: float
-) -> Scalar:
+def kinked_width(b1: Any, rise: Any, n: int, norm: Any, lam: Any, delta: float) -> Any:
     r"""$2.0001\cdot10^8\, C_0^2 q^6 n \|X\|^6/\lambda^4$."""
     ratio = (rise * norm) ** 3 / lam**2
     return 2.0001e8 * n * ((1 + (1 + delta) * b1) * ratio) ** 2

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrelu._checks import as_floating, check_finite, check_rank, is_concrete
-from jaxrelu._results import RESULTS, ErrorKind, Estimate
+from jaxrelu._results import RESULTS, Estimate
 from jaxrelu.activations import (
     AbstractActivation,
     dual_kernel_estimate,
@@ -64,11 +64,7 @@ def covariance_smallest(activation: AbstractActivation, inputs: Any) -> Estimate
     Cost: that of $\Sigma(X)$, $O(n^2 d)$, and $O(n^3)$.
     """
     x = as_inputs(inputs)
-    kernel = dual_kernel_estimate(activation, x, derivative=1)
-    products, off = _products(x)
-    entries = kernel.error * jnp.abs(products) + jnp.abs(kernel.value) * off
-    kind = None if kernel.error_kind == "rounding bound" else kernel.error_kind
-    return smallest_eigenvalue(kernel.value * products, entries, kind, kernel.method)
+    return smallest_eigenvalue(_covariance(activation, x))
 
 
 def khatri_rao_smallest(inputs: Any, power: int = 2) -> Estimate:
@@ -96,10 +92,31 @@ def khatri_rao_smallest(inputs: Any, power: int = 2) -> Estimate:
             error_kind="exact",
             method=f"0, as n exceeds the rank of the entrywise power {power}",
         )
+    return smallest_eigenvalue(_power(x, power))
+
+
+@eqx.filter_jit
+def _covariance(activation: AbstractActivation, x: Array) -> Estimate:
+    kernel = dual_kernel_estimate(activation, x, derivative=1)
     products, off = _products(x)
-    entries = power * jnp.abs(products) ** (power - 1) * off
-    return smallest_eigenvalue(
-        products**power, entries, None, f"entrywise power {power}"
+    return Estimate(
+        value=kernel.value * products,
+        error=kernel.error * jnp.abs(products) + jnp.abs(kernel.value) * off,
+        result=kernel.result,
+        error_kind=kernel.error_kind,
+        method=kernel.method,
+    )
+
+
+@eqx.filter_jit
+def _power(x: Array, power: int) -> Estimate:
+    products, off = _products(x)
+    return Estimate(
+        value=products**power,
+        error=power * jnp.abs(products) ** (power - 1) * off,
+        result=RESULTS.successful,  # pyright: ignore[reportArgumentType]
+        error_kind="rounding bound",
+        method=f"entrywise power {power}",
     )
 
 
@@ -111,23 +128,22 @@ def _products(x: Array) -> tuple[Array, Array]:
     return products, (x.shape[1] + 2) * eps * lengths[:, None] * lengths[None, :]
 
 
-def smallest_eigenvalue(
-    matrix: Array, entries: Array, kind: ErrorKind | None, method: str
-) -> Estimate:
+def smallest_eigenvalue(matrix: Estimate) -> Estimate:
     r"""$\lambda_{\min}$ of a symmetric matrix whose entries carry errors (Weyl)."""
-    end = extreme(lx.MatrixLinearOperator(matrix, lx.symmetric_tag)).smallest
-    error = end.error + jnp.sqrt(jnp.sum(entries**2))
+    end = extreme(lx.MatrixLinearOperator(matrix.value, lx.symmetric_tag)).smallest
+    error = end.error + jnp.sqrt(jnp.sum(matrix.error**2))
     lost = RESULTS.where(
         error >= jnp.abs(end.value),
         RESULTS.unresolved,
         RESULTS.successful,  # pyright: ignore[reportArgumentType]
     )
+    rounding = matrix.error_kind == "rounding bound"
     return Estimate(
         value=end.value,
         error=error,
         result=RESULTS.where(end.result == RESULTS.successful, lost, end.result),
-        error_kind=end.error_kind if kind is None else kind,
-        method=f"{method}; {end.method}",
+        error_kind=end.error_kind if rounding else matrix.error_kind,
+        method=f"{matrix.method}; {end.method}",
     )
 
 
@@ -213,7 +229,7 @@ def instance(activation: AbstractActivation, inputs: Any) -> Instance:
         mu=derivative_coefficient(activation, 1, x.dtype),
         variance=variance(activation, dtype=x.dtype).value,
         B1=scalar(activation.derivative_bound),
-        B2=scalar(activation.second_derivative_bound),
+        B2=scalar(bend_bound(activation)),
         activation=activation,
         n=x.shape[0],
         d=x.shape[1],
@@ -227,6 +243,12 @@ def jumps(activation: AbstractActivation) -> bool:
         return False
     known = all(not isinstance(s, jax.Array) or is_concrete(s) for s in slopes)
     return not known or float(slopes[0]) != float(slopes[1])
+
+
+def bend_bound(activation: AbstractActivation) -> Any:
+    """B₂, the Lipschitz constant of φ': 0 for equal slopes on both sides."""
+    straight = activation.slopes is not None and not jumps(activation)
+    return 0.0 if straight else activation.second_derivative_bound
 
 
 def kink(activation: AbstractActivation, dtype: Any = None) -> Scalar:

@@ -18,6 +18,7 @@ from jaxrelu.spectra import spectrum
 from jaxrelu.theory._conditions import Scalar
 from jaxrelu.theory._instance import (
     as_inputs,
+    bend_bound,
     derivative_coefficient,
     khatri_rao_smallest,
     kink,
@@ -89,7 +90,7 @@ def jacobian_lipschitz_bound(network: Shallow, inputs: Float[Array, "n d"]) -> S
         network: v and φ are used.
         inputs: X, (n, d).
     """
-    bend = network.activation.second_derivative_bound
+    bend = bend_bound(network.activation)
     reach = jnp.max(jnp.abs(network.outer)) * _lengths(inputs).max()
     return bend * reach * _norm(inputs)
 

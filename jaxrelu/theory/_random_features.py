@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -9,7 +10,6 @@ import lineax as lx
 from jaxrelu._checks import as_floating
 from jaxrelu._results import Estimate
 from jaxrelu.activations import AbstractActivation, dual_kernel_estimate
-from jaxrelu.data import Dataset
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import SquaredLoss
 from jaxrelu.spectra import extreme
@@ -38,12 +38,11 @@ def feature_covariance_smallest(
         activation: φ.
         inputs: X, (n, d).
     """
-    kernel = dual_kernel_estimate(activation, as_inputs(inputs))
-    kind = None if kernel.error_kind == "rounding bound" else kernel.error_kind
-    return smallest_eigenvalue(kernel.value, kernel.error, kind, kernel.method)
+    kernel = eqx.filter_jit(dual_kernel_estimate)(activation, as_inputs(inputs))
+    return smallest_eigenvalue(kernel)
 
 
-def random_features(network: Shallow, data: Dataset, *, step: float = 1.0) -> Report:
+def random_features(network: Any, data: Any, *, step: float = 1.0) -> Report:
     r"""Gradient descent on v with W fixed: a least-squares problem.
 
     With $\Phi = \varphi(XW^\top)$, (n, k), $\eta = \bar\eta/\|\Phi\|^2$ and
@@ -61,8 +60,8 @@ def random_features(network: Shallow, data: Dataset, *, step: float = 1.0) -> Re
     expectation over $W$ is at most 1.
 
     Args:
-        network: W and φ; v is the starting point.
-        data: inputs of any norm, targets (n,).
+        network: a `Shallow`; v is the starting point.
+        data: a `Dataset`, inputs of any norm, targets (n,).
         step: $\bar\eta$ in (0, 1].
 
     Raises:
@@ -78,7 +77,7 @@ def random_features(network: Shallow, data: Dataset, *, step: float = 1.0) -> Re
     features = features_of(network, data.inputs)
     ends = extreme(lx.MatrixLinearOperator(features))
     # with k < n the n-th singular value is 0, though the k-th may not be
-    sigma = lower(ends.smallest) * (k >= n)
+    sigma = lower(ends.smallest) * float(k >= n)
     largest = upper(ends.largest)
     kernel = feature_covariance_smallest(network.activation, data.inputs)
     residual = jnp.linalg.norm(SquaredLoss(data).residual(network))

@@ -5,8 +5,6 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 
-from jaxrelu.data import Dataset
-from jaxrelu.networks import Shallow
 from jaxrelu.theory._conditions import Condition, Report
 from jaxrelu.theory._gradient_descent import (
     GAUSSIAN,
@@ -19,8 +17,8 @@ from jaxrelu.theory._meta import check_fraction, scalars, sgd_bounds
 
 
 def stochastic_gradient_descent(
-    network: Shallow,
-    data: Dataset,
+    network: Any,
+    data: Any,
     *,
     nu: float = 8.0,
     delta: float = 1.0,
@@ -52,8 +50,8 @@ def stochastic_gradient_descent(
     $P(E) \ge 1 - 4/\nu - \dots$, $\nu \le 4$ says nothing about it.
 
     Args:
-        network: $f$; its `inner` is used only for the measured $\|r_0\|$.
-        data: unit rows, targets (n,).
+        network: $f$, a `Shallow`; its `inner` is used only for the measured $\|r_0\|$.
+        data: a `Dataset` with unit rows, targets (n,).
         nu: ν, at least 3: larger is likelier and slower.
         delta: δ, as in `moderate_overparameterization`.
         step: $\bar\eta$ in (0, 1].
