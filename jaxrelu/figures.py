@@ -51,7 +51,11 @@ def _matplotlib() -> Any:
 
 
 def panels(
-    columns: int = 1, rows: int = 1, *, width: float = 5.2, height: float = 3.9
+    columns: int = 1,
+    rows: int = 1,
+    *,
+    width: float | int = 5.2,
+    height: float | int = 3.9,
 ) -> tuple[Any, list[Any]]:
     """A new figure and its axes, row by row.
 
@@ -72,7 +76,7 @@ def panels(
     return figure, list(axes.flat)
 
 
-def png(figure: Any, *, dpi: float = 150) -> bytes:
+def png(figure: Any, *, dpi: float | int = 150) -> bytes:
     """The figure as a PNG file's bytes; one drawn anew gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "jaxrelu"})
@@ -91,7 +95,7 @@ def plot_spectrum(
     spectra: Mapping[str, Any],
     *,
     predicted: Mapping[str, Any] | None = None,
-    guaranteed: Mapping[str, float] | None = None,
+    guaranteed: Mapping[str, float | int] | None = None,
     title: str | None = None,
     ylabel: str = r"singular value $\sigma_i$",
     xscale: str = "linear",
@@ -276,7 +280,7 @@ def plot_comparison(
     measured: Mapping[str, tuple[Any, Any]],
     *,
     predicted: Mapping[str, Any] | None = None,
-    levels: Mapping[str, float] | None = None,
+    levels: Mapping[str, float | int] | None = None,
     title: str | None = None,
     xlabel: str,
     ylabel: str,
@@ -471,7 +475,7 @@ def _explain_dashes(
         ax.plot([], [], ls="--", lw=1.5, color=_GREY, label="predicted")
 
 
-def _levels(ax: Any, levels: Mapping[str, float] | None) -> None:
+def _levels(ax: Any, levels: Mapping[str, float | int] | None) -> None:
     for style, (name, value) in zip(
         _styles(_GUARANTEED, levels), (levels or {}).items(), strict=True
     ):

@@ -208,9 +208,11 @@ def test_write_replaces_whole_files(tmp_path):
     assert path.read_bytes() == b"\x00"
     with pytest.raises(UnicodeEncodeError):
         report.write(path, "\ud800")
-    with pytest.raises(TypeError):
-        report.write(path, 3)
     assert path.read_bytes() == b"\x00"
+    (path.parent / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        report.write(path.parent / "folder", "x")
+    (path.parent / "folder").rmdir()
     assert [p.name for p in path.parent.iterdir()] == ["page.html"]
 
 
