@@ -409,6 +409,10 @@ def test_sphere_widths_have_the_orders_of_the_corollaries(float64):
         theory.sphere_asymptotics(act, 16 * 400, 400) for act in (Softplus(), ReLU())
     )
     assert large.required_width > 1e6 * small.required_width
+    # without curvature only the bound at initialisation is left
+    flat = theory.sphere_asymptotics(jr.activations.Linear(), 50, 200)
+    bound = 13.04 * math.log(50) * (flat.norm / (1 - flat.norm + 1)) ** 2
+    np.testing.assert_allclose(flat.required_width, bound, rtol=0.01)
     with pytest.raises(ValueError, match="at least 2"):
         theory.sphere_asymptotics(ReLU(), 1, 5)
 
