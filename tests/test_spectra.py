@@ -241,10 +241,9 @@ def test_symmetric_operators_have_signed_eigenvalues(name, dtype):
 
 
 @pytest.mark.parametrize("method", ["gram", "matrix-free"])
-def test_traced_bounds_hold(method, dtype):
+def test_traced_bounds_hold(method):
     """jit and vmap take the XLA path; failures are data."""
-    if method == "matrix-free" and dtype == np.float64:
-        pytest.skip("one compilation less: the same code, jitted in other tests")
+    dtype = np.dtype("float32")
     rng = np.random.default_rng(5)
     conds = [1.0, 10.0, 1e5]
     values = [SHAPES["decaying"](N, cond) for cond in conds] + [np.zeros(N)]
@@ -259,7 +258,7 @@ def test_traced_bounds_hold(method, dtype):
     if method == "gram":
         found = jax.vmap(spectrum)(jnp.asarray(batch))
         failed = np.asarray(found.result != RESULTS.successful)
-        assert list(failed) == [False, False, dtype == np.float32, True]
+        assert list(failed) == [False, False, True, True]
         assert list(found.rank())[:2] == [N, N]
         for i, matrix in enumerate(batch):
             exact = exact_singular_values(matrix)
@@ -306,22 +305,26 @@ def test_larger_matrix_stops_early_with_small_residual(dtype):
 
 
 def test_no_orthogonality_is_lost_at_breakdown(dtype):
-    """A rank-2 perturbation of the identity: the space is invariant after 3 steps."""
+    """Few distinct eigenvalues, exact or up to rounding: invariant after few steps."""
     rng = np.random.default_rng(8)
-    rotation = orthogonal(rng, 20, 20)
-    values = np.r_[5.0, -2.0, np.ones(18)]
-    matrix = jnp.asarray((rotation * values) @ rotation.T, dtype)
-    start = jnp.asarray(rng.standard_normal(20), dtype)
-    space = extend_lanczos(start_lanczos(start, 20), lambda v: matrix @ v, 20)
-    basis = np.asarray(space.basis, np.float64)
     tolerance = 100 * float(jnp.finfo(dtype).eps)
-    np.testing.assert_allclose(basis @ basis.T, np.eye(20), atol=tolerance)
-    couplings = np.asarray(space.off)[:-1]
-    small = np.diag(np.asarray(space.diagonal))
-    small += np.diag(couplings, 1) + np.diag(couplings, -1)
-    np.testing.assert_allclose(
-        np.linalg.eigvalsh(small), np.sort(values), atol=10 * tolerance
-    )
+
+    @jax.jit
+    def full_space(matrix, start):
+        return extend_lanczos(start_lanczos(start, 20), lambda v: matrix @ v, 20)
+
+    for values in [np.r_[5.0, -2.0, np.ones(18)]] + 6 * [np.ones(20)]:
+        rotation = orthogonal(rng, 20, 20).astype(dtype)
+        matrix = jnp.asarray((rotation * values.astype(dtype)) @ rotation.T)
+        space = full_space(matrix, jnp.asarray(rng.standard_normal(20), dtype))
+        basis = np.asarray(space.basis, np.float64)
+        np.testing.assert_allclose(basis @ basis.T, np.eye(20), atol=tolerance)
+        couplings = np.asarray(space.off)[:-1]
+        small = np.diag(np.asarray(space.diagonal))
+        small += np.diag(couplings, 1) + np.diag(couplings, -1)
+        np.testing.assert_allclose(
+            np.linalg.eigvalsh(small), np.sort(values), atol=10 * tolerance
+        )
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
@@ -389,7 +392,8 @@ def test_not_finite_and_bad_input(dtype):
             spectrum(stuck, method="float64")
 
 
-def test_what_does_not_fit_is_refused_with_numbers(monkeypatch, dtype):
+def test_what_does_not_fit_is_refused_with_numbers(monkeypatch, float64):
+    dtype = float64
     rng = np.random.default_rng(10)
     matrix = rng.standard_normal((600, 620)) / 25
     operator = Factored(jnp.eye(600, dtype=dtype), jnp.asarray(matrix, dtype))

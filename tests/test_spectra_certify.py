@@ -71,8 +71,9 @@ def test_signed_eigenvalues(dtype):
         assert float(above.lower) == -np.inf
 
 
-def test_traced(dtype):
+def test_traced():
     """Under jit and vmap the certificate is in the working precision."""
+    dtype = np.dtype("float32")
     rng = np.random.default_rng(3)
     batch = [prescribed(rng, np.linspace(1, low, 20), 30) for low in (0.5, 0.1, 0.0)]
     batch = jnp.asarray(np.stack(batch), dtype)
@@ -98,3 +99,13 @@ def test_rounding_of_the_factorisation_is_not_ignored():
             assert float(traced(operator)) <= 0
             assert float(certify_smallest(operator, 0.0).lower) <= 0
         assert completed > 5
+
+
+def test_allowance_of_the_theorem_is_made(float64):
+    """Nothing closer to the truth than n times the error of one entry is proved."""
+    n = 50
+    operator = lx.MatrixLinearOperator(jnp.eye(n), lx.symmetric_tag)
+    per_entry = (n + 1) * 2.0**-53
+    for units, provable in ((1, False), (10, True)):
+        found = certify_smallest(operator, 1 - units * n * per_entry)
+        assert bool(found.result == RESULTS.successful) == provable

@@ -31,10 +31,16 @@ def problem(kind, dtype):
     return operator, np.linalg.svd(matrix, compute_uv=False)
 
 
-@pytest.mark.parametrize("kind", ["eigenvalues", "singular values"])
-def test_means_lie_within_their_standard_errors(kind, dtype, getkey):
-    if kind == "singular values":
-        kind = "wide" if dtype == np.float32 else "tall"
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [("eigenvalues", "float64"), ("wide", "float32"), ("tall", "float64")],
+)
+def test_means_lie_within_their_standard_errors(kind, precision, getkey):
+    with jax.enable_x64(precision == "float64"):
+        check_means(kind, np.dtype(precision), getkey)
+
+
+def check_means(kind, dtype, getkey):
     operator, exact = problem(kind, dtype)
     found = density(operator, key=getkey(), num_samples=256, num_steps=15)
     assert found.kind == ("eigenvalues" if kind == "eigenvalues" else "singular values")
