@@ -47,7 +47,7 @@ from jaxrelu.report import (
     provenance,
     write,
 )
-from jaxrelu.spectra import eigvalsh, spectrum
+from jaxrelu.spectra import eigvalsh, marchenko_pastur, spectrum
 
 
 # Spectra reach over many orders of magnitude. (TPUs have no float64 decompositions.)
@@ -76,7 +76,7 @@ class Config:
     """Seed of every random number."""
     require: Literal["cpu", "gpu", "tpu"] | None = None
     """Stop unless JAX runs on this platform."""
-    n: int = 400
+    n: int = 300
     """Digits whose spectra are computed."""
     widths: tuple[int, ...] = (64, 256, 1024, 4096)
     """Hidden neurons k; the descents leave out the first."""
@@ -86,7 +86,7 @@ class Config:
     """Points s at which eigenvalues are counted."""
     train_n: int = 40
     """Digits to fit by gradient descent."""
-    steps: int = 3000
+    steps: int = 2000
     """Steps of gradient descent."""
     certified: tuple[int, int, int] = (3, 16384, 300)
     """Samples, width and steps of the descent with a certificate."""
@@ -136,7 +136,7 @@ def finite_width_count(
 
     def unfinished(state):
         delta, change, count = state
-        return (change > 1e-5 * jnp.linalg.norm(delta)) & (count < 100)
+        return (change > 1e-4 * jnp.linalg.norm(delta)) & (count < 100)
 
     def improve(state):
         delta, _, count = state
@@ -154,20 +154,19 @@ def smoothed_count(eigenvalues: Any, shifts: Any) -> np.ndarray:
     return (values / (values + np.asarray(shifts)[None])).sum(axis=0)
 
 
-def marchenko_pastur(
-    samples: float, features: float, *, scale: float, shift: float, mass: float
+def bulk(
+    samples: int, features: float, *, scale: float, shift: float, mass: float
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Density of ``shift + scale · eig(Z Zᵀ / features)``, Z samples × features.
 
     Entries of Z have mean 0 and variance 1. Only the min(samples, features) eigenvalues
     that are not 0 are described; ``mass`` is the fraction they make up.
     """
-    aspect = samples / features
-    low, high = (1 - aspect**0.5) ** 2, (1 + aspect**0.5) ** 2
-    y = low + (high - low) * (1 - np.cos(np.linspace(0, np.pi, 400))) / 2
-    root = np.sqrt(np.maximum((y - low) * (high - y), 0))
-    density = root / (2 * np.pi * aspect * y) / min(1, 1 / aspect)
-    return shift + scale * y, mass * density / scale
+    law = marchenko_pastur(samples / features, scale)
+    low, high = (float(edge) for edge in law.edges)
+    x = low + (high - low) * (1 - np.cos(np.linspace(0, np.pi, 400))) / 2
+    density = np.asarray(law.density(jnp.asarray(x))) / (1 - float(law.atom))
+    return shift + x, mass * density
 
 
 def sphere_law(name: str, n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,8 +180,8 @@ def sphere_law(name: str, n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     c0, c1 = (float(c) ** 2 for c in hermite_coefficients(act, 1, 1).value)
     rest = float(gaussian_mean(act, 2, 1)) - c0 - c1
     pairs, part = d * (d + 1) / 2 - 1, c1 * (1 - 1 / d)
-    lower = marchenko_pastur(n - d, pairs, scale=part, shift=rest, mass=(n - d) / n)
-    upper = marchenko_pastur(n, d, scale=c0, shift=rest + part, mass=d / n)
+    lower = bulk(n - d, pairs, scale=part, shift=rest, mass=(n - d) / n)
+    upper = bulk(n, d, scale=c0, shift=rest + part, mass=d / n)
     gap = (np.array([lower[0][-1], upper[0][0]]), np.zeros(2))
     x, density = zip(lower, gap, upper, strict=True)
     return np.concatenate(x), np.concatenate(density)
@@ -464,7 +463,7 @@ def bulk_figure(inputs: Any, sphere: Any) -> Any:
     gram = {name: np.array(eigvalsh(x.T @ x)) for name, x in sets.items()}
     figures.plot_density(
         {name: np.where(values > tiny, values, 0) for name, values in gram.items()},
-        laws={"Marchenko-Pastur": marchenko_pastur(n, d, scale=1, shift=0, mass=1)},
+        laws={"Marchenko-Pastur": bulk(n, d, scale=1.0, shift=0.0, mass=1.0)},
         title=r"$X^\top X$",
         bins=40,
         ax=axes[0],
