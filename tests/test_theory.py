@@ -459,13 +459,14 @@ def test_smooth_report_by_hand(dtype):
 
 
 def test_kinked_report_by_hand(float64):
-    net, data = problem(float64, k=200, activation="relu")
+    net, data = problem(float64, k=250, activation="relu")
     report = theory.moderate_overparameterization(net, data)
     n, lam = 4, 0.5
-    np.testing.assert_allclose(
-        report.conditions[-1].rhs, 2e8 * 9 * n / lam**4, rtol=1e-3
-    )
-    assert report.conditions[-1].rhs >= 2e8 * 9 * n / lam**4
+    width, reach = report.conditions[-2:]
+    np.testing.assert_allclose(width.rhs, 2e8 * 9 * n / lam**4, rtol=1e-3)
+    assert width.rhs >= 2e8 * 9 * n / lam**4
+    np.testing.assert_allclose(reach.lhs, 15 * math.sqrt(2 * n / lam))
+    assert reach.rhs == math.floor(250 * lam / 100) ** 1.5 / 500
     p = report.prediction
     alpha = 0.8 * 2 * math.sqrt(lam / (2 * n))
     np.testing.assert_allclose(p.step_size, n / (2 * 4))
@@ -474,10 +475,10 @@ def test_kinked_report_by_hand(float64):
     # leaky slopes: a smaller jump asks for less, a slope of 1 for no curvature at all
     rhs = []
     for slope in (0.0, 0.5, 0.9):
-        leaky, _ = problem(float64, k=200, activation=LeakyReLU(slope))
-        rhs.append(theory.moderate_overparameterization(leaky, data).conditions[-1].rhs)
+        leaky, _ = problem(float64, k=250, activation=LeakyReLU(slope))
+        rhs.append(theory.moderate_overparameterization(leaky, data).conditions[-2].rhs)
     assert rhs[0] > 10 * rhs[1] > 100 * rhs[2]
-    flat, _ = problem(float64, k=200, activation=LeakyReLU(1.0))
+    flat, _ = problem(float64, k=250, activation=LeakyReLU(1.0))
     assert theory.moderate_overparameterization(flat, data).holds
 
 

@@ -185,6 +185,39 @@ def test_flow_rule_against_small_steps(float64):
     )
 
 
+def provable_by_hand(net, data, rise):
+    """Whether some number m of flips proves convergence, all tried one by one."""
+    x, v = np.asarray(data.inputs), np.asarray(net.outer)
+    z = np.sort(np.abs(x @ np.asarray(net.inner).T), axis=1)  # unit rows
+    costs = np.sqrt(np.cumsum(z**2, axis=1).min(axis=0))
+    flips = lambda radius: int((costs <= radius).sum())
+    J = np.asarray(jr.jacobian(net, data.inputs).as_matrix())
+    sigma = np.linalg.svd(J, compute_uv=False)[-1]
+    r0 = np.linalg.norm(np.asarray(net(data.inputs) - data.targets))
+    c = rise * np.abs(v).max() * np.linalg.norm(x, 2)
+    for m in range(len(v) + 1):
+        alpha = sigma - c * m**0.5
+        if alpha <= 0:
+            return False
+        radius = 4 * r0 / alpha
+        if flips(radius) <= m and c * flips(2**0.5 * radius) ** 0.5 <= alpha / 2:
+            return True
+    return False
+
+
+def test_flips_rule_tries_every_number_of_flips(float64):
+    """Just below and above the largest residual that any m can prove."""
+    net, data = made(5, 8, 500, "relu")
+    shifts = np.geomspace(1e-4, 3e-2, 13)
+    verdicts = []
+    for shift in shifts:
+        near = data.with_targets(net(data.inputs) + shift * data.targets)
+        holds = bool(theory.certify_convergence(net, near).holds)
+        assert holds is provable_by_hand(net, near, 1.0)
+        verdicts.append(holds)
+    assert 2 < sum(verdicts) < 11
+
+
 @pytest.mark.parametrize("activation", ["relu", jr.activations.LeakyReLU(0.2)], ids=str)
 def test_flips_rule(activation, float64):
     """Certified near an interpolant, and then every promise is kept."""
@@ -195,6 +228,8 @@ def test_flips_rule(activation, float64):
             near = data.with_targets(net(data.inputs) + shift * data.targets)
             report = theory.certify_convergence(net, near)
             held.append((shift, bool(report.holds)))
+            reach = report.conditions[2].lhs
+            np.testing.assert_allclose(reach, report.prediction.radius, rtol=1e-12)
             if not report.holds:
                 continue
             _, path = run(net, near, report, 100)
@@ -214,19 +249,18 @@ def test_what_is_never_certified(float64):
     # two equal samples with different targets
     x = data.inputs.at[1].set(data.inputs[0])
     clash = jr.data.Dataset(x, jnp.asarray([1.0, -1, 1, 1]))
-    for act, name in ((net, "softplus"), (made(4, 6, 50, "relu")[0], "relu")):
-        assert not theory.certify_convergence(act, clash).holds, name
+    assert not theory.certify_convergence(net, clash).holds
     # more samples than parameters, though the least singular value of J is not 0
-    x = jr.data.sphere(jax.random.key(0), 9, 2)
-    small, many = made(9, 2, 4, inputs=x)
-    many = many.with_targets(small(x) + 1e-9)
+    small, many = made(9, 4, 2, "gelu")
+    many = many.with_targets(small(many.inputs) + 1e-9)
     report = theory.certify_convergence(small, many)
-    assert report.constants["σ_min(J₀)"].value > 0
+    sigma = report.constants["σ_min(J₀)"].value
+    assert sigma**2 > 100 * 16 * report.constants["ℓ"] * report.constants["‖r₀‖"]
     assert not report.holds
     # no outer weights, no gradient
     dead = eqx.tree_at(lambda n: n.outer, net, jnp.zeros(50))
     assert not theory.certify_convergence(dead, data).holds
-    for act, rule in (("relu", "sharp"), ("gelu", "flips")):
+    for act, rule in (("relu", "sharp"), ("softplus", "flips")):
         with pytest.raises(ValueError, match="expected '"):
             theory.certify_convergence(made(4, 6, 50, act)[0], data, rule=rule)
 
@@ -353,6 +387,7 @@ def test_random_features_need_as_many_neurons_as_samples(float64):
         phi = np.maximum(np.asarray(data.inputs @ net.inner.T), 0)
         assert np.linalg.matrix_rank(phi) == rank
         assert bool(report.holds) is (k >= 12)
+        assert bool(report.prediction.rate < 1) is (k >= 12)
 
 
 @pytest.mark.parametrize(

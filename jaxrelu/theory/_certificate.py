@@ -198,12 +198,12 @@ def _by_flips(
     alphas = sigma - unit * jnp.sqrt(count)
     safe = jnp.where(alphas > 0, alphas, 1)
     reaches = jnp.where(alphas > 0, 4 * residual / safe, jnp.inf)
-    pairs = max_flips(radii, 2**0.5 * reaches)
-    spreads = unit * jnp.sqrt(pairs.astype(sigma.dtype))
-    proved = (alphas > 0) & (reaches < until) & (spreads <= alphas / 2)
-    score = jnp.minimum(until / reaches, alphas / (2 * spreads))
-    score = jnp.where((alphas > 0) & ~jnp.isnan(score), score, 0)
-    best = jnp.where(jnp.any(proved), jnp.argmax(proved), jnp.argmax(score))
+    # as m grows α shrinks and the deviation grows: the first m that fits is the best
+    fits = (alphas > 0) & (reaches < until)
+    score = jnp.where(jnp.isfinite(reaches) & (reaches > 0), until / reaches, 0)
+    best = jnp.where(jnp.any(fits), jnp.argmax(fits), jnp.argmax(score))
+    pairs = max_flips(radii, 2**0.5 * reaches[best])
+    spread = unit * jnp.sqrt(pairs.astype(sigma.dtype))
     alpha = jnp.maximum(alphas[best], 0)
     largest = act.derivative_bound * jnp.linalg.norm(v) * upper(norm)
     beta = jnp.minimum(largest, upper(ends.largest) + (sigma - alpha))
@@ -211,7 +211,7 @@ def _by_flips(
         alpha,
         beta,
         residual,
-        deviation=spreads[best],
+        deviation=spread,
         step_size=1 / (2 * beta**2),
         sharp=True,
     )

@@ -177,8 +177,9 @@ def moderate_overparameterization(
     Proof. By `flip_radius` and `flip_deviation_bound`,
     $\epsilon = \sup\|J(W)-J(W_0)\| \le q\sqrt{2m_0}\,\|v\|_\infty\|X\| \le \alpha_0/5$
     on the ball of radius $m_0^{3/2}/(2k)$, which holds
-    $R = 4\|r_0\|/\alpha \le 5C_0\sqrt{2n/\lambda}$ by the condition (taken with
-    $2.0001\cdot10^8$ to cover the rounding down of $m_0 > 10^6$). On it
+    $R = 4\|r_0\|/\alpha \le 5C_0\sqrt{2n/\lambda}$ by the condition on k, up to the
+    rounding down of $m_0$, which a condition of its own checks (and the width is taken
+    with $2.0001\cdot10^8$); for $m_0 \ge k$ there is nothing to check. On it
     $\sigma_{\min}(J) \ge \alpha_0 - \epsilon \ge \alpha$ and any two Jacobians differ
     by at most $2\epsilon \le \alpha/2$: `gradient_descent_bounds` with ``sharp`` and
     $\lambda = 1/2$ applies; f is piecewise linear, so it is still the integral of J.
@@ -257,6 +258,8 @@ def _kinked(at: Setting, step: float, delta: float) -> Report:
     rise = kink(case.activation, lam.dtype)
     width = kinked_width(case.B1, rise, n, norm, lam, delta)
     flips = jnp.floor(at.k * lam / (100 * (rise * norm) ** 2))
+    reach = 5 * at.misfit * jnp.sqrt(2 * n / lam)
+    room = jnp.where(flips < at.k, flips**1.5 / (2 * at.k), jnp.inf)
     beta = case.B1 * at.targets * norm / n**0.5
     alpha = 0.8 * at.targets * jnp.sqrt(lam / (2 * n))
     guaranteed = gradient_descent_bounds(
@@ -280,6 +283,7 @@ def _kinked(at: Setting, step: float, delta: float) -> Report:
             *at.conditions,
             at.wide_enough(at.chernoff_width, "k ≥ 13.04 log(n) B₁²‖X‖²/λ"),
             at.wide_enough(width, "k ≥ 2e8 C₀² q⁶ n ‖X‖⁶/λ⁴"),
+            Condition(reach, room, "5 C₀ √(2n/λ) ≤ m₀^(3/2)/(2k)", "<="),
         ),
         constants=constants,
         prediction=_with_probability(guaranteed, 1 - failures),
