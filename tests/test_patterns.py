@@ -86,3 +86,15 @@ def test_near_kinks_count_what_rounding_decides(dtype):
     assert int(report.exact_zeros) == (2 if dtype == jnp.float32 else 1)
     assert int(report.count) == (2 if dtype == jnp.float32 else 1)
     assert int(jr.near_kinks(network, x[1:2]).count) == 0
+
+
+@pytest.mark.parametrize("n", [1024, 1031])
+def test_large_grams_assembled_from_halves(n):
+    rng = np.random.default_rng(2)
+    gates = rng.random((n, 40)) < 0.5
+    right = rng.integers(-9, 9, (n, 3)).astype("float32")
+    operator = GatedKhatriRao(
+        jnp.asarray(gates), jnp.full((40,), 0.5), (0.0, 1.0), jnp.asarray(right)
+    )
+    exact = (gates.astype(int) @ gates.astype(int).T) * (right @ right.T) / 4
+    np.testing.assert_array_equal(operator.gram(), exact)

@@ -102,7 +102,7 @@ def common_ones(
 
 def gated_products(
     one: Bool[Array, "n k"],
-    two: Bool[Array, "q k"] | None,
+    two: Bool[Array, "q k"],
     slopes: tuple[Any, Any],
     dtype: jnp.dtype,
 ) -> Float[Array, "n q"]:
@@ -115,7 +115,7 @@ def gated_products(
     step = high - low
     k = one.shape[1]
     ones = jnp.sum(one, axis=1, dtype=jnp.int32).astype(dtype)
-    twos = ones if two is None else jnp.sum(two, axis=1, dtype=jnp.int32).astype(dtype)
+    twos = jnp.sum(two, axis=1, dtype=jnp.int32).astype(dtype)
     counts = common_ones(one, two).astype(dtype)
     mixed = ones[:, None] + twos[None, :]
     return low**2 * k + low * step * mixed + step**2 * counts
