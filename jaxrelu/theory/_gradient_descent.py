@@ -31,7 +31,7 @@ from jaxrelu.theory._meta import check_fraction, gradient_descent_bounds
 
 
 _POSITIVE = {
-    "exact": "λ(X) - error > 0",
+    "exact": "λ(X) - error > 0, else take float64",
     "hermite": "μ_φ² σ_min²(X∗X) > 0, else empty: take eigenvalue='exact'",
 }
 GAUSSIAN = "the inner weights W₀ are iid N(0, 1), drawn independently of the data"
