@@ -25,8 +25,8 @@ ErrorKind = Literal[
 * ``"certified bound"``: the true value is within ``error``, rounding included.
 * ``"residual bound"``: a value of the exact spectrum (of the matrix as stored) lies
   within ``error``, by a computed residual; rounding of the residual is not included.
-* ``"rounding bound"``: first-order bound on accumulated rounding,
-  ``c(n) eps ||A||``; nothing else was approximated.
+* ``"rounding bound"``: accumulated rounding, ``c(n) eps ||A||`` with ``c`` growing like
+  a square root, as independent rounding errors do; nothing else was approximated.
 * ``"quadrature estimate"``: difference of two quadrature orders.
 * ``"standard error"``: one standard deviation of a Monte Carlo mean.
 * ``"exact"``: integer or rational arithmetic; ``error`` is 0.

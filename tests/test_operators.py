@@ -313,3 +313,15 @@ def test_structured_float32_grams_keep_their_rounding_promise(name):
         error = np.linalg.norm(np.asarray(J.gram(), "float64") - exact, 2)
         promise = J.gram_terms**0.5 * 2.0**-23 * np.linalg.norm(exact, 2)
         assert promise / 1000 < error < promise
+
+
+def test_the_gram_of_a_difference_does_not_cancel(float64):
+    rng = np.random.default_rng(6)
+    a, b = rng.standard_normal((2, 3, 5))
+    one = KhatriRao(jnp.asarray(a), jnp.asarray(b[:, :2]))
+    two = KhatriRao(jnp.asarray(a + 1e-9 * b), jnp.asarray(b[:, :2]))
+    difference = np.asarray(one.as_matrix() - two.as_matrix())
+    exact = np.linalg.svd(difference, compute_uv=False)
+    answer = jr.spectrum(one - two)
+    assert (np.abs(np.asarray(answer.values) - exact) <= answer.error).all()
+    assert exact[-1] > 1e-11

@@ -61,7 +61,9 @@ def test_gram_of_bits_is_exact_when_its_parts_are(dtype):
     np.testing.assert_array_equal(operator.gram(), exact * products)
 
 
-@pytest.mark.parametrize("slopes", [(0.0, 1.0), (0.1, 1.0), (-1.0, 1.0), (2.0, 2.0)])
+@pytest.mark.parametrize(
+    "slopes", [(0.0, 1.0), (0.1, 1.0), (-1.0, 1.0), (2.0, 2.0), (1e6, 1.0)]
+)
 def test_slopes_other_than_zero_and_one(slopes, dtype):
     rng = np.random.default_rng(1)
     gates = jnp.asarray(rng.random((6, 50)) < 0.3)
@@ -98,3 +100,20 @@ def test_large_grams_assembled_from_halves(n):
     )
     exact = (gates.astype(int) @ gates.astype(int).T) * (right @ right.T) / 4
     np.testing.assert_array_equal(operator.gram(), exact)
+
+
+@pytest.mark.parametrize("low", [10.3, -2.3, 100.3, 1e6 + 0.1])
+def test_steep_leaks_keep_their_rounding_promise(low, dtype):
+    rng = np.random.default_rng(4)
+    gates = rng.random((12, 60)) < np.linspace(0.5, 1, 12)[:, None]
+    outer = jnp.full((60,), 0.7, dtype)
+    right = jnp.asarray(rng.standard_normal((12, 5)), dtype)
+    operator = GatedKhatriRao(jnp.asarray(gates), outer, (low, 1.0), right)
+    slope = float(jnp.asarray(low, dtype))
+    left = np.where(gates, 1.0, slope) * float(outer[0])
+    wide = np.asarray(right, np.longdouble)
+    exact = (left.astype(np.longdouble) @ left.T) * (wide @ wide.T)
+    bound = operator.gram_terms * float(jnp.finfo(dtype).eps)
+    norms = np.sqrt(np.diagonal(exact))
+    error = np.abs(np.asarray(operator.gram(), np.longdouble) - exact)
+    assert (error <= bound * norms[:, None] * norms[None, :]).all()

@@ -109,3 +109,12 @@ def test_allowance_of_the_theorem_is_made(float64):
     for units, provable in ((1, False), (10, True)):
         found = certify_smallest(operator, 1 - units * n * per_entry)
         assert bool(found.result == RESULTS.successful) == provable
+
+
+def test_a_factor_that_overflows_proves_nothing(float64):
+    big = 1.5e308
+    matrix = jnp.asarray([[0.01, 0.0, big], [0.0, 1.0, 0.0], [big, 0.0, 1.0]])
+    operator = lx.MatrixLinearOperator(matrix, lx.symmetric_tag)
+    certificate = certify_smallest(operator, -1e-3)
+    assert bool(certificate.result != RESULTS.successful)
+    assert float(certificate.lower) == -np.inf

@@ -9,6 +9,7 @@ import jax.random as jrandom
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxrelu._checks import check_choice
+from jaxrelu._products import matmul
 from jaxrelu.activations import AbstractActivation, activation as get_activation
 from jaxrelu.networks._base import AbstractNetwork, LayerFactors
 from jaxrelu.networks._initializers import INNER, check_sizes, inner_weights
@@ -152,7 +153,7 @@ class DenseNetwork(AbstractNetwork):
         for level, (weight, bias) in enumerate(
             zip(self.weights, self.biases, strict=True)
         ):
-            x = x @ weight.T
+            x = matmul(x, weight.T)
             if bias is not None:
                 x = x + jnp.broadcast_to(bias, x.shape)
             x = x if level == last else self.activation(x)
@@ -167,7 +168,7 @@ class DenseNetwork(AbstractNetwork):
         n = inputs.shape[0]
         hidden, slopes = [inputs], []
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            z = hidden[-1] @ weight.T
+            z = matmul(hidden[-1], weight.T)
             z = z if bias is None else z + bias[None]
             slopes.append(self.activation.derivative(z))
             hidden.append(self.activation(z))
@@ -181,7 +182,7 @@ class DenseNetwork(AbstractNetwork):
                 None if self.biases[level] is None else LayerFactors(backprop, ones)
             )
             if level:
-                through = backprop @ _as_rows(self.weights[level])
+                through = matmul(backprop, _as_rows(self.weights[level]))
                 through = through if through.ndim == 3 else through[None]
                 backprop = through * slopes[level - 1][:, None, :]
         return eqx.tree_at(
@@ -240,7 +241,7 @@ class LinearNetwork(AbstractNetwork):
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch m"]:
         """Outputs (*batch, m)."""
         for weight in self.weights:
-            x = x @ weight.T
+            x = matmul(x, weight.T)
         return x
 
     def trained(self) -> Any:
@@ -313,7 +314,7 @@ class LinearResidualNetwork(AbstractNetwork):
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """Outputs (*batch, d)."""
         for weight in self.weights:
-            x = x + x @ weight.T
+            x = x + matmul(x, weight.T)
         return x
 
     def trained(self) -> Any:
@@ -334,10 +335,10 @@ def _linear_factors(
 ) -> tuple[LayerFactors, ...]:
     hidden = [inputs]
     for layer in layers[:-1]:
-        hidden.append(hidden[-1] @ layer.T)
+        hidden.append(matmul(hidden[-1], layer.T))
     backprop = jnp.eye(layers[-1].shape[0], dtype=inputs.dtype)
     factors = []
     for level in reversed(range(len(layers))):
         factors.append(LayerFactors(backprop, hidden[level]))
-        backprop = backprop @ layers[level]
+        backprop = matmul(backprop, layers[level])
     return tuple(reversed(factors))

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxrelu._products import matmul
 from jaxrelu.networks._base import check_inputs
 from jaxrelu.networks._shallow import Shallow
 
@@ -40,9 +41,9 @@ def near_kinks(network: Shallow, inputs: Float[Array, "n d"]) -> NearKinks:
     unit = jnp.finfo(inputs.dtype).eps / 2
     d = network.in_size
     gamma = d * unit / (1 - d * unit)
-    z = inputs @ network.inner.T
+    z = matmul(inputs, network.inner.T)
     # the bound itself is rounded: (1 + gamma)^2 covers its own dot product
-    bound = gamma * (1 + gamma) ** 2 * (jnp.abs(inputs) @ jnp.abs(network.inner).T)
+    bound = gamma * (1 + gamma) ** 2 * matmul(jnp.abs(inputs), jnp.abs(network.inner).T)
     return NearKinks(
         jnp.sum(jnp.abs(z) <= bound, dtype=jnp.int32),
         jnp.sum(z == 0, dtype=jnp.int32),

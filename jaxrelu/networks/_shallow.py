@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jrandom
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxrelu._products import matmul
 from jaxrelu.activations import AbstractActivation, activation as get_activation
 from jaxrelu.networks._base import (
     AbstractNetwork,
@@ -125,7 +126,7 @@ class Shallow(AbstractNetwork):
 
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "..."]:
         """Outputs (*batch,) or (*batch, m); 2k(d + m) operations per sample."""
-        return self.activation(x @ self.inner.T) @ self.outer.T
+        return matmul(self.activation(matmul(x, self.inner.T)), self.outer.T)
 
     def trained(self) -> Any:
         """The inner weights: v is fixed in Oymak & Soltanolkotabi."""
@@ -133,7 +134,7 @@ class Shallow(AbstractNetwork):
 
     def factors(self, inputs: Float[Array, "n d"]) -> "Shallow":
         """Jacobian factors of both layers; 2nkd operations."""
-        z = inputs @ self.inner.T
+        z = matmul(inputs, self.inner.T)
         outer = self.outer if self.outer.ndim == 2 else self.outer[None]
         slopes = self.activation.slopes
         if slopes is None:

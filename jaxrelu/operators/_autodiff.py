@@ -9,6 +9,7 @@ import lineax as lx
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from jaxrelu._products import matmul
 from jaxrelu.operators._interface import (
     AbstractOperator,
     dense_cross_gram,
@@ -118,7 +119,7 @@ class AutodiffJacobian(AbstractOperator):
         cols = self.shape[1]
         require_matrix_bytes((cols, cols), self.dtype, "a p × p matrix")
         dense = self.as_matrix()
-        return dense.T @ dense
+        return matmul(dense.T, dense)
 
     @eqx.filter_jit
     def as_matrix(self) -> Float[Array, "rows cols"]:

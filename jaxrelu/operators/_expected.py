@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxrelu._checks import as_floating, check_finite
+from jaxrelu._products import matmul
 from jaxrelu.activations import AbstractActivation, dual_kernel
 from jaxrelu.networks import Shallow, check_inputs, where_spec
 from jaxrelu.operators._interface import require_matrix_bytes
@@ -41,7 +42,7 @@ def neural_covariance(
 
 @eqx.filter_jit
 def _covariance(activation: AbstractActivation, inputs: Array) -> Array:
-    return dual_kernel(activation, inputs, derivative=1) * (inputs @ inputs.T)
+    return dual_kernel(activation, inputs, derivative=1) * matmul(inputs, inputs.T)
 
 
 def expected_gram(
@@ -83,7 +84,9 @@ def _expected(network: Shallow, inputs: Array, inner: bool, outer: bool) -> Arra
     n = inputs.shape[0]
     total = jnp.zeros((n * m, n * m), inputs.dtype)
     if inner:
-        total = total + jnp.kron(_covariance(network.activation, inputs), last @ last.T)
+        total = total + jnp.kron(
+            _covariance(network.activation, inputs), matmul(last, last.T)
+        )
     if outer:
         kernel = dual_kernel(network.activation, inputs)
         total = total + k * jnp.kron(kernel, jnp.eye(m, dtype=inputs.dtype))

@@ -9,6 +9,7 @@ import lineax as lx
 from jaxtyping import Array, Float
 
 from jaxrelu._memory import require_bytes
+from jaxrelu._products import matmul
 
 
 class AbstractOperator(lx.AbstractLinearOperator):
@@ -128,9 +129,9 @@ class Transpose(AbstractOperator):
 def gram(operator: lx.AbstractLinearOperator) -> Float[Array, "rows rows"]:
     r"""$A A^\top$ of any lineax operator, through its structure where it has one.
 
-    Rules: the operators of this room; scalar multiples, negation and tags; sums, by
-    $AA^\top + BB^\top + AB^\top + (AB^\top)^\top$; a product with a diagonal on the
-    left, $D A A^\top D$. Anything else is formed first.
+    Rules: the operators of this room; scalar multiples, negation and tags; a product
+    with a diagonal on the left, $D A A^\top D$. Anything else is formed first: a sum,
+    too, because $AA^\top + BB^\top + AB^\top + BA^\top$ cancels when $A \approx -B$.
 
     Cost: that of the operator's own rule; for an operator without one, $A$ is formed.
     """
@@ -143,15 +144,11 @@ def gram(operator: lx.AbstractLinearOperator) -> Float[Array, "rows rows"]:
             return gram(operator.operator) / operator.scalar**2
         case lx.NegLinearOperator() | lx.TaggedLinearOperator():
             return gram(operator.operator)
-        case lx.AddLinearOperator():
-            one, two = operator.operator1, operator.operator2
-            cross = cross_gram(one, two)
-            return gram(one) + gram(two) + cross + cross.T
         case lx.ComposedLinearOperator(operator1=lx.DiagonalLinearOperator()):
             rows = lx.diagonal(operator.operator1)
             return rows[:, None] * gram(operator.operator2) * rows[None, :]
     dense = operator.as_matrix()
-    return dense @ dense.T
+    return matmul(dense, dense.T)
 
 
 def cross_gram(
@@ -175,7 +172,7 @@ def dense_cross_gram(
     one: lx.AbstractLinearOperator, two: lx.AbstractLinearOperator
 ) -> Float[Array, "rows other"]:
     r"""$A B^\top$ by forming both matrices, which must fit in memory."""
-    return one.as_matrix() @ two.as_matrix().T
+    return matmul(one.as_matrix(), two.as_matrix().T)
 
 
 def matmat(

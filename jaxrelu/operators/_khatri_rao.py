@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Bool, Float
 
+from jaxrelu._products import matmul
 from jaxrelu.operators._interface import (
     AbstractOperator,
     dense_cross_gram,
@@ -76,7 +77,7 @@ class KhatriRao(AbstractOperator):
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         r"""Entry $(i, o)$ is $\Delta_{io}^\top U a_i$; 2nk(d + m) operations."""
         weights = vector.reshape(self.left.shape[2], self.right.shape[1])
-        moved = self.right @ weights.T
+        moved = matmul(self.right, weights.T)
         return jnp.sum(self.left * moved[:, None, :], axis=-1).reshape(-1)
 
     @eqx.filter_jit
@@ -84,7 +85,7 @@ class KhatriRao(AbstractOperator):
         r"""$\sum_{io} r_{io}\, \Delta_{io} a_i^\top$; 2nk(d + m) operations."""
         residual = vector.reshape(self.left.shape[:2])
         weighted = jnp.sum(self.left * residual[:, :, None], axis=1)
-        return (weighted.T @ self.right).reshape(-1)
+        return matmul(weighted.T, self.right).reshape(-1)
 
     def gram(self) -> Float[Array, "rows rows"]:
         r"""$(\Delta\Delta^\top) \circ (AA^\top)$."""
@@ -124,7 +125,7 @@ class GatedKhatriRao(AbstractOperator):
     and all $|v_l| = |v|$ are equal. Then $\Delta\Delta^\top = |v|^2 \sum_l s s$ is a
     polynomial in integer counts, which `common_ones` computes exactly whatever the
     dtype, several times faster than the float product: in the Gram matrix only the
-    product $AA^\top$ and three final multiplications are rounded.
+    product $AA^\top$ and a handful of operations on the counts are rounded.
 
     Attributes:
         gates: P, (n, k).
@@ -157,8 +158,8 @@ class GatedKhatriRao(AbstractOperator):
 
     @property
     def gram_terms(self) -> int:
-        """D + 4: the counts are exact, the polynomial in them has four operations."""
-        return self.right.shape[1] + 4
+        """D + 8: the counts are exact, eight operations follow."""
+        return self.right.shape[1] + 8
 
     @eqx.filter_jit
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
@@ -231,13 +232,13 @@ class Kronecker(AbstractOperator):
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         r"""$A U^\top B^\top$, sample first."""
         weights = vector.reshape(self.left.shape[1], self.right.shape[1])
-        return (self.right @ weights.T @ self.left.T).reshape(-1)
+        return (matmul(matmul(self.right, weights.T), self.left.T)).reshape(-1)
 
     @eqx.filter_jit
     def rmv(self, vector: Float[Array, " rows"]) -> Float[Array, " cols"]:
         r"""$B^\top R^\top A$ with R the residual, (n, m)."""
         residual = vector.reshape(self.right.shape[0], self.left.shape[0])
-        return (self.left.T @ residual.T @ self.right).reshape(-1)
+        return matmul(matmul(self.left.T, residual.T), self.right).reshape(-1)
 
     def gram(self) -> Float[Array, "rows rows"]:
         r"""$(AA^\top) \otimes (BB^\top)$."""
@@ -277,9 +278,9 @@ def _same_split(one: KhatriRao, two: KhatriRao) -> bool:
 @eqx.filter_jit
 def _hadamard_gram(left: Array, left2: Array, right: Array, right2: Array) -> Array:
     (n, m, k), (q, m2, _) = left.shape, left2.shape
-    inner = (left.reshape(n * m, k) @ left2.reshape(q * m2, k).T).reshape(n, m, q, m2)
-    outer = right @ right2.T
-    return (inner * outer[:, None, :, None]).reshape(n * m, q * m2)
+    inner = matmul(left.reshape(n * m, k), left2.reshape(q * m2, k).T)
+    outer = matmul(right, right2.T)
+    return (inner.reshape(n, m, q, m2) * outer[:, None, :, None]).reshape(n * m, q * m2)
 
 
 @eqx.filter_jit
@@ -288,7 +289,7 @@ def _gated_gram(operator: GatedKhatriRao) -> Array:
 
     def block(rows: slice, cols: slice) -> Array:
         products = gated_products(gates[rows], gates[cols], operator.slopes, dtype)
-        return operator.outer[0] ** 2 * products * (right[rows] @ right[cols].T)
+        return operator.outer[0] ** 2 * products * matmul(right[rows], right[cols].T)
 
     # float64 halves lose to their assembly what they save in products (measured)
     halve = dtype == jnp.float32 and len(gates) >= _LARGE
@@ -311,7 +312,7 @@ def _by_halves(
 
 @eqx.filter_jit
 def _kron_gram(slow: Array, slow2: Array, fast: Array, fast2: Array) -> Array:
-    return jnp.kron(slow @ slow2.T, fast @ fast2.T)
+    return jnp.kron(matmul(slow, slow2.T), matmul(fast, fast2.T))
 
 
 @eqx.filter_jit
@@ -322,4 +323,4 @@ def _rows(left: Array, right: Array) -> Array:
 
 @eqx.filter_jit
 def _cogram(dense: Array) -> Array:
-    return dense.T @ dense
+    return matmul(dense.T, dense)

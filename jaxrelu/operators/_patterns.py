@@ -108,14 +108,19 @@ def gated_products(
 ) -> Float[Array, "n q"]:
     r"""$\sum_l s(P_{il})\, s(Q_{jl})$ with $s(0), s(1)$ = `slopes`, from exact counts.
 
-    With $a = s(0)$, $b = s(1) - s(0)$ it equals
-    $a^2 k + a b\,(|P_i| + |Q_j|) + b^2 C_{ij}$: one rounding per term.
+    Of the k places, $C$ have both bits, $|P_i| + |Q_j| - 2C$ one, the rest none:
+    three integers, exact, weighted by $s(1)^2$, $s(0)s(1)$ and $s(0)^2$. The absolute
+    terms add up to at most the norms of the two rows, so no cancellation beyond that of
+    the inner product itself.
     """
+    both = common_ones(one, two)
+    top = jnp.asarray(slopes[1], dtype) ** 2 * both.astype(dtype)
+    if isinstance(slopes[0], float) and slopes[0] == 0:
+        return top
     low, high = (jnp.asarray(slope, dtype) for slope in slopes)
-    step = high - low
-    k = one.shape[1]
-    ones = jnp.sum(one, axis=1, dtype=jnp.int32).astype(dtype)
-    twos = jnp.sum(two, axis=1, dtype=jnp.int32).astype(dtype)
-    counts = common_ones(one, two).astype(dtype)
-    mixed = ones[:, None] + twos[None, :]
-    return low**2 * k + low * step * mixed + step**2 * counts
+    ones = jnp.sum(one, axis=1, dtype=jnp.int32)[:, None]
+    twos = jnp.sum(two, axis=1, dtype=jnp.int32)[None, :]
+    single = (ones - both) + (twos - both)
+    neither = one.shape[1] - single - both
+    rest = low * high * single.astype(dtype) + low**2 * neither.astype(dtype)
+    return top + rest

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float
 
+from jaxrelu._products import matmul
 from jaxrelu.operators._interface import (
     AbstractOperator,
     cross_gram,
@@ -91,7 +92,7 @@ class HStack(AbstractOperator):
         cols = self.shape[1]
         require_matrix_bytes((cols, cols), self.dtype, "a p × p matrix")
         dense = self.as_matrix()
-        return dense.T @ dense
+        return matmul(dense.T, dense)
 
     def as_matrix(self) -> Float[Array, "rows cols"]:
         """The parts' matrices side by side."""

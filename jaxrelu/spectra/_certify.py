@@ -84,8 +84,9 @@ def certify_smallest(
     instead of a division, and add Rump's term for underflow.
 
     Concrete operators are converted to float64 first, whatever their precision; the
-    bound is for the matrix that the stored numbers define (a symmetric operator: for
-    what its ``as_matrix`` writes out).
+    bound is for the matrix that the stored numbers define: of a structured Jacobian
+    its factors, rounded as they are; of a symmetric operator, a sum, or an
+    `AutodiffJacobian` what ``as_matrix`` writes out. IEEE arithmetic is assumed.
 
     Cost: one Cholesky factorisation, $n^3/3$, for a candidate; without one also
     `extreme`, and more factorisations if the first guess was too bold.

@@ -293,14 +293,20 @@ def _host_ends(matrix, positive, key, tolerance, max_steps):
         _host.symmetric_product(host), start, **options
     )
     margin = 8 * eps * max(abs(low), abs(high)) + tiny / eps
+    solves = 0
     base, reach = (0.0, margin) if positive else (low, 2 * low_residual + margin)
-    while (factor := _host.cholesky(host, base - reach)) is None:
+    factor = _host.cholesky(host, base - reach)
+    while factor is None and np.isfinite(reach):
         reach *= 8
-    solve = _host.inverse_product(factor)
-    _, _, theta, residual, solves = _host.lanczos_ends(
-        lambda v: solve(dtype.type(reach) * v), start, **options
-    )
-    low, low_residual = _above_shift(theta, residual, base, reach)
+        factor = _host.cholesky(host, base - reach)
+    if factor is None:  # it overflows, whatever the shift
+        low, low_residual = np.nan, np.inf
+    else:
+        solve, scale = _host.inverse_product(factor), dtype.type(reach)
+        _, _, theta, residual, solves = _host.lanczos_ends(
+            lambda v: solve(scale * v), start, **options
+        )
+        low, low_residual = _above_shift(theta, residual, base, reach)
     scalar = lambda x: jnp.asarray(x, dtype)
     return (
         (scalar(low), scalar(low_residual)),

@@ -51,7 +51,9 @@ def cholesky(matrix: np.ndarray, shift: float) -> np.ndarray | None:
     diagonal -= work.dtype.type(shift)
     (potrf,) = sl.get_lapack_funcs(("potrf",), (work,))
     factor, info = potrf(work, lower=1, clean=0, overwrite_a=1)
-    return factor if info == 0 else None
+    # LAPACK reports no failure when a NaN appears
+    whole = info == 0 and np.isfinite(np.diagonal(factor)).all()
+    return factor if whole else None
 
 
 def symmetric_product(matrix: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
