@@ -610,3 +610,23 @@ def test_sgd_report_by_hand(float64):
     kinked, _ = problem(float64, activation="relu")
     with pytest.raises(ValueError, match="derivative jumps"):
         theory.stochastic_gradient_descent(kinked, data)
+
+
+def test_rates_of_zero(float64):
+    once = jr.theory.polyak_lojasiewicz_bounds(1.0, 1.0, 0.5).prediction
+    assert float(once.squared_rate) == 0
+    assert float(once.residual_bound(0)) == float(once.initial_residual)
+    assert float(once.residual_bound(1)) == 0
+    assert once.steps_to(0.1) == 1
+
+
+def test_sharp_rule_with_no_outer_weights(float64):
+    network = jr.Shallow(jnp.ones((4, 3)), jnp.zeros(4), "softplus")
+    data = jr.data.Dataset(jnp.eye(3), jnp.ones(3))
+    for rule in ("standard", "sharp", "flow"):
+        assert not jr.certify_convergence(network, data, rule=rule).holds
+
+
+def test_sphere_width_of_a_straight_activation(float64):
+    straight = jr.theory.sphere_asymptotics(LeakyReLU(1.0), 10, 40)
+    assert float(straight.required_width) < 1e6

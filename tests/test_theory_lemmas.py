@@ -377,3 +377,18 @@ def test_variance_is_below_the_squared_slope(float64):
     for act in (ReLU(), LeakyReLU(0.1), Softplus(5.0), GELU()):
         variance = jr.activations.variance(act).value
         assert variance < act.derivative_bound**2
+
+
+def test_lemmas_refuse_several_outputs(float64):
+    network = jr.Shallow(jnp.ones((4, 3)), jnp.ones((9, 4)), "softplus")
+    x = jnp.eye(3)
+    for lemma in (
+        jr.theory.jacobian_norm_bound,
+        jr.theory.jacobian_lipschitz_bound,
+        jr.theory.gradient_row_bound,
+        jr.theory.row_norm_bound,
+    ):
+        with pytest.raises(ValueError, match="one scalar output"):
+            lemma(network, x)
+    with pytest.raises(ValueError, match="one scalar output"):
+        jr.theory.initial_jacobian(network, x, 0.1)

@@ -1,4 +1,4 @@
-"""Certificates: from one network and one data set to a proof of convergence."""
+"""Certificates: does gradient descent converge from this network, on these data."""
 
 from typing import Any
 
@@ -9,14 +9,13 @@ from jaxrelu.data import Dataset
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import SquaredLoss
 from jaxrelu.operators import jacobian
-from jaxrelu.spectra import Extreme, extreme
+from jaxrelu.spectra import Extreme, certify_smallest, extreme
 from jaxrelu.theory._conditions import Condition, Report, Scalar
 from jaxrelu.theory._instance import (
     bend_bound,
     check_problem,
     jumps,
     kink,
-    lower,
     spectral_norm,
     upper,
 )
@@ -25,7 +24,8 @@ from jaxrelu.theory._meta import gradient_descent_bounds, gradient_flow_bounds
 
 
 _FLOATING = (
-    "rounding counts only in the error bounds of σ_min(J₀), ‖J₀‖ and ‖X‖",
+    "σ_min(J₀) is a proved lower bound, for J₀ as stored in this precision",
+    "‖J₀‖ and ‖X‖ count with their error bounds, ‖r₀‖ as computed",
     "GD is in exact arithmetic",
 )
 
@@ -36,7 +36,7 @@ def certify_convergence(
     *,
     rule: str = "auto",
 ) -> Report:
-    r"""Whether gradient descent on W from here provably fits the data, and how fast.
+    r"""Whether a theorem promises that descent on W from here fits the data.
 
     Deterministic and a posteriori: $\sigma = \sigma_{\min}(J(W_0))$ and $\|r_0\|$ are
     measured on this network, and nothing is assumed about where it came from. Rows of
@@ -78,8 +78,10 @@ def certify_convergence(
 
     Returns:
         A report; `holds` is the verdict, `failures` the inequalities that fail,
-        `margin` how far off they are. Rounding enters only through the error bounds of
-        $\sigma$, $\|J_0\|$ and $\|X\|$, whose unfavourable ends are used.
+        `margin` how far off they are. In floating point: $\sigma$ is the bound of
+        `certify_smallest`, which includes all rounding after $J_0$ is stored;
+        $\|J_0\|$ and $\|X\|$ are taken at the upper ends of their error bounds, which
+        are realistic rather than proved, and $\|r_0\|$ as it was computed.
 
     Raises:
         TypeError: not a `Shallow` or not a `Dataset`.
@@ -100,9 +102,10 @@ def certify_convergence(
             f"derivative {'jumps' if kinked else 'is continuous'}; expected {fits}."
         )
         raise ValueError(msg)
-    ends = extreme(jacobian(network, data.inputs, lambda net: net.inner))
+    at_start = jacobian(network, data.inputs, lambda net: net.inner)
+    ends = extreme(at_start)
     # with more samples than parameters J J^T is singular, whatever the others are
-    sigma = lower(ends.smallest) * float(data.n <= network.inner.size)
+    sigma = certify_smallest(at_start).lower * float(data.n <= network.inner.size)
     residual = jnp.linalg.norm(SquaredLoss(data).residual(network))
     norm = spectral_norm(data.inputs)
     if kinked:
@@ -126,7 +129,7 @@ def _by_curvature(
     beta = jnp.minimum(largest, upper(ends.largest) + sigma / 2)
     pull = bend * residual
     step = 1 / (2 * beta**2)
-    keep = 1 - step * pull / 2
+    keep = jnp.where(pull > 0, 1 - step * pull / 2, 1)  # an infinite step: v = 0
     share = jnp.maximum(keep - 0.25, 0)
     needed = {
         "standard": 16 * pull,
@@ -161,7 +164,7 @@ def _by_curvature(
     others = {f"margin, {n} rule": t.margin for n, t in tests.items() if n != rule}
     return Report(
         conditions=(
-            Condition(sigma, jnp.zeros_like(sigma), "σ_min(J₀) - error > 0", ">"),
+            Condition(sigma, jnp.zeros_like(sigma), "proved: σ_min(J₀) > 0", ">"),
             tests[rule],
         ),
         constants={
@@ -218,7 +221,7 @@ def _by_flips(
     positive, _, deviation, _ = meta.conditions
     return Report(
         conditions=(
-            Condition(sigma, jnp.zeros_like(sigma), "σ_min(J₀) - error > 0", ">"),
+            Condition(sigma, jnp.zeros_like(sigma), "proved: σ_min(J₀) > 0", ">"),
             positive,
             Condition(reaches[best], until[best], "R < radius of flip m+1", "<"),
             deviation,

@@ -108,7 +108,9 @@ class Prediction(eqx.Module):
             t: step or time, any shape.
         """
         t = jnp.asarray(t, self.log_rate.dtype)
-        return self.initial_residual * jnp.exp(t * self.log_rate / 2)
+        # a rate of 0 has logarithm -inf, and 0 steps leave the residual as it is
+        power = jnp.where(t > 0, jnp.where(t > 0, t, 1) * self.log_rate / 2, 0)
+        return self.initial_residual * jnp.exp(power)
 
     def steps_to(self, fraction: float) -> int | float:
         r"""Steps after which $\|r_t\| \le$ ``fraction`` $\cdot \|r_0\|$ is promised.
@@ -118,8 +120,10 @@ class Prediction(eqx.Module):
         log_rate = float(self.log_rate)
         if not log_rate < 0:
             return math.inf
-        steps = max(0.0, 2 * math.log(fraction) / log_rate)
-        return steps if self.step_size is None else math.ceil(steps)
+        if fraction >= 1:
+            return 0
+        steps = 2 * math.log(fraction) / log_rate
+        return steps if self.step_size is None else max(1, math.ceil(steps))
 
     def lyapunov(
         self, residuals: Float[Array, " steps"], path_lengths: Float[Array, " steps"]

@@ -34,6 +34,16 @@ def _norm(x: Array) -> Scalar:
     return spectrum(x, method="gram").values[0]
 
 
+def _outer(network: Shallow) -> Float[Array, " k"]:
+    if network.out_size is not None:
+        msg = (
+            f"outer has shape {network.outer.shape}; the lemma is about one scalar "
+            "output, outer (k,). Take one output at a time, for example outer[0]."
+        )
+        raise ValueError(msg)
+    return network.outer
+
+
 def _lengths(x: Array) -> Float[Array, " n"]:
     return jnp.sqrt(jnp.sum(x * x, axis=1))
 
@@ -64,18 +74,18 @@ def schur_bounds(
 
 
 def jacobian_norm_bound(network: Shallow, inputs: Float[Array, "n d"]) -> Scalar:
-    r"""$\|J(W)\| \le B_1 \|v\|_2 \|X\|$ for every W: the sharper form of Lemma 4.1.
+    r"""$\|J(W)\| \le B_1 \|v\|_2 \|X\|$ for every W.
 
     By `schur_bounds`, the diagonal being $\sum_l v_l^2\varphi'(w_l x_i)^2$. The form
     with $\sqrt k\,\|v\|_\infty$ for $\|v\|_2$ was read elsewhere; both agree when all
-    $|v_l|$ are equal. Rows of any norm.
+    $|v_l|$ are equal, this one is sharper otherwise. Rows of any norm.
 
     Args:
         network: v and φ are used.
         inputs: X, (n, d).
     """
     slope = network.activation.derivative_bound
-    return slope * jnp.linalg.norm(network.outer) * _norm(inputs)
+    return slope * jnp.linalg.norm(_outer(network)) * _norm(inputs)
 
 
 def jacobian_lipschitz_bound(network: Shallow, inputs: Float[Array, "n d"]) -> Scalar:
@@ -91,7 +101,7 @@ def jacobian_lipschitz_bound(network: Shallow, inputs: Float[Array, "n d"]) -> S
         inputs: X, (n, d).
     """
     bend = bend_bound(network.activation)
-    reach = jnp.max(jnp.abs(network.outer)) * _lengths(inputs).max()
+    reach = jnp.max(jnp.abs(_outer(network))) * _lengths(inputs).max()
     return bend * reach * _norm(inputs)
 
 
@@ -103,7 +113,7 @@ def row_norm_bound(network: Shallow, inputs: Float[Array, "n d"]) -> Scalar:
         inputs: X, (n, d).
     """
     slope = network.activation.derivative_bound
-    return slope * jnp.linalg.norm(network.outer) * _lengths(inputs).max()
+    return slope * jnp.linalg.norm(_outer(network)) * _lengths(inputs).max()
 
 
 def gradient_row_bound(network: Shallow, inputs: Float[Array, "n d"]) -> Scalar:
@@ -117,7 +127,7 @@ def gradient_row_bound(network: Shallow, inputs: Float[Array, "n d"]) -> Scalar:
         inputs: X, (n, d).
     """
     slope = network.activation.derivative_bound
-    return slope * jnp.max(jnp.abs(network.outer)) * _norm(inputs)
+    return slope * jnp.max(jnp.abs(_outer(network))) * _norm(inputs)
 
 
 # ---------------------------------------------------------------------- flips
@@ -213,7 +223,7 @@ def flip_deviation_bound(
         ValueError: an activation that is not piecewise linear.
     """
     rise = kink(network.activation, inputs.dtype)
-    scale = rise * jnp.max(jnp.abs(network.outer)) * _norm(inputs)
+    scale = rise * jnp.max(jnp.abs(_outer(network))) * _norm(inputs)
     return scale * jnp.sqrt(jnp.asarray(count, inputs.dtype))
 
 
@@ -274,7 +284,7 @@ def initial_jacobian(
         covariance_min: $\lambda(X)$ or a lower bound on it.
         fraction: t in (0, 1).
     """
-    v, n = network.outer, inputs.shape[0]
+    v, n = _outer(network), inputs.shape[0]
     lam = jnp.asarray(covariance_min, inputs.dtype)
     effective = jnp.sum(v**2) / jnp.max(v**2)
     slope = network.activation.derivative_bound
@@ -355,5 +365,5 @@ def initial_output_bound(
     n = inputs.shape[0]
     spread = jnp.sqrt(variance(network.activation, dtype=inputs.dtype).value)
     slope = network.activation.derivative_bound
-    bound = (spread + delta * slope) * (n**0.5 * jnp.linalg.norm(network.outer))
+    bound = (spread + delta * slope) * (n**0.5 * jnp.linalg.norm(_outer(network)))
     return bound, jnp.exp(-(delta**2) * n / (2 * _norm(inputs) ** 2))

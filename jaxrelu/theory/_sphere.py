@@ -21,7 +21,7 @@ from jaxrelu.theory._gradient_descent import (
     kinked_width,
     smooth_width,
 )
-from jaxrelu.theory._instance import jumps, kink
+from jaxrelu.theory._instance import bend_bound, jumps, kink
 from jaxrelu.theory._lemmas import CHERNOFF
 
 
@@ -147,7 +147,7 @@ def sphere_asymptotics(
         width = kinked_width(slope, rise, n, norm, lam, delta)
     else:
         kappa = (d / n) ** 0.5 * norm / tensor
-        bend = jnp.asarray(activation.second_derivative_bound, float)
+        bend = jnp.asarray(bend_bound(activation), float)
         width = smooth_width(slope, bend, n, norm, lam, delta)
     chernoff = 2 * math.log(n) / CHERNOFF * (slope * norm) ** 2 / lam
     return SphereAsymptotics(
