@@ -32,8 +32,6 @@ from jaxrelu import figures, theory
 from jaxrelu.activations import (
     activation,
     dual_kernel,
-    gaussian_mean,
-    hermite_coefficients,
 )
 from jaxrelu.report import (
     Code,
@@ -47,7 +45,7 @@ from jaxrelu.report import (
     provenance,
     write,
 )
-from jaxrelu.spectra import eigvalsh, marchenko_pastur, spectrum
+from jaxrelu.spectra import eigvalsh, spectrum
 
 
 # Spectra reach over many orders of magnitude. (TPUs have no float64 decompositions.)
@@ -107,84 +105,8 @@ class Config:
 #    $\sigma_{\min}(J) \ge \|v\| \sqrt{\lambda(X)/2}$ with probability $1 - 1/n$;
 # 2. as $k \to \infty$ the singular values tend to those of $\|v\|\,\Sigma(X)^{1/2}$;
 # 3. for finite $k$ and the data as they are: a law of Marchenko-Pastur type
-#    (`finite_width_count`); for infinite $k$ and random data: sums of such laws
-#    (`sphere_law`).
-
-
-# %%
-@jax.jit
-def finite_width_count(
-    gates: jax.Array, inputs: jax.Array, k: jax.Array, shift: jax.Array
-) -> jax.Array:
-    r"""$N(s) = \operatorname{tr} G (G + s)^{-1}$ for $G = JJ^\top$ of width k, |v| = 1.
-
-    $G = \frac1k \sum_l D_l X X^\top D_l$ is a sum of independent terms,
-    $D_l = \operatorname{diag}\varphi'(X w_l)$. Leave one term out, and replace
-    $\frac1k X^\top D Q D X$ by its mean Δ, about which it concentrates as n and k grow:
-    $$ Q = (\Phi \circ X (I + \Delta)^{-1} X^\top + s)^{-1}, \qquad
-       \Delta = \tfrac1k X^\top (\Phi \circ Q) X, $$
-    $\Phi = E[\varphi'(Xw)\varphi'(Xw)^\top]$, and $N(s) = n - s \operatorname{tr} Q$.
-    For d = 1 this is the Marchenko-Pastur equation with population covariance Φ and
-    aspect n/k. A prediction, not a bound.
-    """
-    n, d = inputs.shape
-    one = jnp.eye(d, dtype=inputs.dtype)
-
-    def resolvent(delta):
-        middle = inputs @ jnp.linalg.solve(one + delta, inputs.T)
-        return jnp.linalg.inv(gates * middle + shift * jnp.eye(n, dtype=inputs.dtype))
-
-    def unfinished(state):
-        delta, change, count = state
-        return (change > 1e-4 * jnp.linalg.norm(delta)) & (count < 100)
-
-    def improve(state):
-        delta, _, count = state
-        new = inputs.T @ (gates * resolvent(delta)) @ inputs / k
-        return new, jnp.linalg.norm(new - delta), count + 1
-
-    start = (one, jnp.asarray(jnp.inf, inputs.dtype), 0)
-    delta, _, _ = jax.lax.while_loop(unfinished, improve, start)
-    return n - shift * jnp.trace(resolvent(delta))
-
-
-def smoothed_count(eigenvalues: Any, shifts: Any) -> np.ndarray:
-    r"""$N(s) = \sum_i \lambda_i / (\lambda_i + s)$: eigenvalues above s, softly."""
-    values = np.maximum(np.asarray(eigenvalues), 0)[:, None]
-    return (values / (values + np.asarray(shifts)[None])).sum(axis=0)
-
-
-def bulk(
-    samples: int, features: float, *, scale: float, shift: float, mass: float
-) -> tuple[np.ndarray, np.ndarray]:
-    r"""Density of ``shift + scale · eig(Z Zᵀ / features)``, Z samples × features.
-
-    Entries of Z have mean 0 and variance 1. Only the min(samples, features) eigenvalues
-    that are not 0 are described; ``mass`` is the fraction they make up.
-    """
-    law = marchenko_pastur(samples / features, scale)
-    low, high = (float(edge) for edge in law.edges)
-    x = low + (high - low) * (1 - np.cos(np.linspace(0, np.pi, 400))) / 2
-    density = np.asarray(law.density(jnp.asarray(x))) / (1 - float(law.atom))
-    return shift + x, mass * density
-
-
-def sphere_law(name: str, n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
-    r"""Limiting density of Σ(X) for n points uniform on the sphere, d < n < d²/2.
-
-    $\Sigma = \sum_r c_r^2 (XX^\top)^{\circ(r+1)}$, $c_r$ the Hermite coefficients of
-    φ'. Power 1 has a bulk of d eigenvalues, power 2 one of its own with
-    d(d+1)/2 − 1 features, smaller by n/d; higher powers are near the identity.
-    """
-    act = activation(name)
-    c0, c1 = (float(c) ** 2 for c in hermite_coefficients(act, 1, 1).value)
-    rest = float(gaussian_mean(act, 2, 1)) - c0 - c1
-    pairs, part = d * (d + 1) / 2 - 1, c1 * (1 - 1 / d)
-    lower = bulk(n - d, pairs, scale=part, shift=rest, mass=(n - d) / n)
-    upper = bulk(n, d, scale=c0, shift=rest + part, mass=d / n)
-    gap = (np.array([lower[0][-1], upper[0][0]]), np.zeros(2))
-    x, density = zip(lower, gap, upper, strict=True)
-    return np.concatenate(x), np.concatenate(density)
+#    (`theory.finite_width_count`); for infinite $k$ and random data: sums of such laws
+#    (`theory.sphere_density`).
 
 
 # %% [markdown]
@@ -222,22 +144,25 @@ def finite_width(config: Config, name: str, inputs: Any, key: Any) -> dict[str, 
     shifts = np.logspace(low - 0.5, high - 0.5, config.shifts)
     gates = dual_kernel(activation(name), inputs, derivative=1)
     sigma = gates * (inputs @ inputs.T)
-    base, size = smoothed_count(values, shifts), float(jnp.linalg.norm(sigma))
+    base, size = counted(values, shifts), float(jnp.linalg.norm(sigma))
     found = {"shifts": shifts, "counts": {}, "laws": {}, "distances": {}}
     for k in config.widths:
         counts, distances = [], []
         for sub in jrandom.split(jrandom.fold_in(key, k), config.repeats):
             gram = jr.gram(jr.jacobian(init(name, sub, inputs.shape[1], k), inputs))
-            counts.append(smoothed_count(eigvalsh(gram), shifts) / base)
+            counts.append(counted(eigvalsh(gram), shifts) / base)
             distances.append(float(jnp.linalg.norm(gram - sigma)) / size)
         found["counts"][k] = mean_and_error(counts)
         found["distances"][k] = mean_and_error(distances)
-        law = [
-            finite_width_count(gates, inputs, jnp.asarray(k, s.dtype), s)
-            for s in jnp.asarray(shifts, inputs.dtype)
-        ]
+        law = [theory.finite_width_count(gates, inputs, k, s) for s in shifts]
         found["laws"][k] = np.array(law) / base
     return found
+
+
+def counted(values: Any, shifts: np.ndarray) -> np.ndarray:
+    """`theory.smoothed_count` of host arrays."""
+    values = jnp.asarray(values)
+    return np.asarray(theory.smoothed_count(values, jnp.asarray(shifts, values.dtype)))
 
 
 def mean_and_error(draws: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -463,7 +388,11 @@ def bulk_figure(inputs: Any, sphere: Any) -> Any:
     gram = {name: np.array(eigvalsh(x.T @ x)) for name, x in sets.items()}
     figures.plot_density(
         {name: np.where(values > tiny, values, 0) for name, values in gram.items()},
-        laws={"Marchenko-Pastur": bulk(n, d, scale=1.0, shift=0.0, mass=1.0)},
+        laws={
+            "Marchenko-Pastur": theory.bulk_density(
+                n, d, scale=1.0, shift=0.0, mass=1.0
+            )
+        },
         title=r"$X^\top X$",
         bins=40,
         ax=axes[0],
@@ -471,7 +400,11 @@ def bulk_figure(inputs: Any, sphere: Any) -> Any:
     for ax, name in zip(axes[1:], NAMES, strict=True):
         figures.plot_density(
             {label: covariance_spectrum(name, x).values for label, x in sets.items()},
-            laws={"two Marchenko-Pastur bulks": sphere_law(name, n, d)},
+            laws={
+                "two Marchenko-Pastur bulks": theory.sphere_density(
+                    activation(name), n, d
+                )
+            },
             title=rf"$\Sigma(X)$, {NAMES[name]}",
             bins=50,
             ax=ax,

@@ -4,13 +4,8 @@ import importlib.util
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
-
-import jaxrelu as jr
-from jaxrelu.activations import activation, dual_kernel
 
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -103,76 +98,3 @@ def test_quickstart_refuses_another_platform(tmp_path, capsys):
         quickstart.main(config)
     assert "cpu" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
-
-
-# ----------------------------------------------------------- the laws it compares with
-
-
-def mean_and_mass(law):
-    x, density = law
-    return np.trapezoid(x * density, x), np.trapezoid(density, x)
-
-
-@pytest.mark.parametrize(("samples", "features"), [(100, 400), (400, 100)])
-def test_bulk_has_the_moments_of_its_matrix(samples, features):
-    law = quickstart.bulk(samples, features, scale=2.0, shift=1.0, mass=0.3)
-    mean, mass = mean_and_mass(law)
-    np.testing.assert_allclose(mass, 0.3, rtol=1e-3)
-    # trace Z Zᵀ / features = samples, shared by the eigenvalues that are not 0
-    each = samples / min(samples, features)
-    np.testing.assert_allclose(mean / mass, 1 + 2 * each, rtol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["relu", "softplus"])
-def test_sphere_law_is_that_of_the_sphere(name, float64, getkey):
-    n, d = 300, 64
-    law = quickstart.sphere_law(name, n, d)
-    points = jr.data.sphere(getkey(), n, d)
-    values = np.linalg.eigvalsh(jr.neural_covariance(activation(name), points))
-    mean, mass = mean_and_mass(law)
-    np.testing.assert_allclose(mass, 1, rtol=2e-3)
-    np.testing.assert_allclose(mean, values.mean(), rtol=0.03)
-    x, density = law
-    steps = np.diff(x) * (density[1:] + density[:-1]) / 2
-    law_count = np.concatenate([[0], np.cumsum(steps)])
-    counted = np.searchsorted(values, x) / n
-    assert np.max(np.abs(law_count - counted)) < 0.03
-
-
-def test_finite_width_count_reduces_to_marchenko_pastur(float64):
-    """One input dimension: the scalar equation, solved by bisection."""
-    rng = np.random.default_rng(0)
-    n, k, shift = 20, 10.0, 0.3
-    root = rng.standard_normal((n, n)) / n**0.5
-    population = root @ root.T
-    found = quickstart.finite_width_count(
-        jnp.asarray(population), jnp.ones((n, 1)), jnp.asarray(k), jnp.asarray(shift)
-    )
-    values = np.linalg.eigvalsh(population)
-
-    def gap(delta):
-        return delta - np.sum(values / (values / (1 + delta) + shift)) / k
-
-    delta = scipy.optimize.brentq(gap, 0, 1e4, xtol=1e-13)
-    expected = n - shift * np.sum(1 / (values / (1 + delta) + shift))
-    np.testing.assert_allclose(found, expected, rtol=3e-4)
-
-
-def test_finite_width_count_agrees_with_random_networks(float64, getkey):
-    n, d, k = 80, 16, 32
-    points = jr.data.sphere(getkey(), n, d)
-    gates = dual_kernel(activation("softplus"), points, derivative=1)
-    limit = np.linalg.eigvalsh(gates * (points @ points.T))
-    shift = float(limit[n // 4])
-    counts = []
-    for _ in range(20):
-        net = quickstart.init("softplus", getkey(), d, k)
-        values = np.linalg.eigvalsh(jr.gram(jr.jacobian(net, points)))
-        counts.append(quickstart.smoothed_count(values, [shift])[0])
-    law = quickstart.finite_width_count(
-        gates, points, jnp.asarray(float(k)), jnp.asarray(shift)
-    )
-    error = np.std(counts, ddof=1) / 20**0.5
-    infinite = quickstart.smoothed_count(limit, [shift])[0]
-    assert abs(np.mean(counts) - float(law)) < 4 * error + 0.02 * (infinite - law)
-    assert infinite - np.mean(counts) > 10 * error  # there is something to predict

@@ -48,6 +48,12 @@ from jaxrelu.theory._random_features import (
     feature_covariance_smallest as feature_covariance_smallest,
     random_features as random_features,
 )
+from jaxrelu.theory._random_spectra import (
+    bulk_density as bulk_density,
+    finite_width_count as finite_width_count,
+    smoothed_count as smoothed_count,
+    sphere_density as sphere_density,
+)
 from jaxrelu.theory._sgd import (
     stochastic_gradient_descent as stochastic_gradient_descent,
 )
