@@ -1,6 +1,7 @@
 """Every eigenvalue or singular value of an operator, with rounding bounds."""
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -326,16 +327,9 @@ def _by_eigenvalues(
         found = found[:, ::-1].astype(dtype)
     else:
         values = eigvalsh(matrix)
-    values = values[::-1]
-    norm = jnp.maximum(jnp.abs(values[0]), jnp.abs(values[-1]))
-    terms = 0 if symmetric else gram_terms(operator)
-    error = eigenvalue_rounding(norm, n, terms)
-    tolerance, error = error, jnp.full(values.shape, error)
-    if not symmetric:
-        values, error = root(values, error)
-        tolerance = jnp.sqrt(tolerance)
+    terms = None if symmetric else gram_terms(operator)
+    values, error, tolerance, result = _bounded(values, terms, dtype)
     precision = jnp.dtype(matrix.dtype).name
-    values, error = rounded_to(dtype, values, error)
     if symmetric:
         method = f"eigenvalues of the {n} x {n} matrix in {precision}"
     else:
@@ -343,8 +337,8 @@ def _by_eigenvalues(
     return Spectrum(
         values=values,
         error=error,
-        tolerance=tolerance.astype(dtype),
-        result=unresolved(values, error),
+        tolerance=tolerance,
+        result=result,
         left=found if rows <= cols or symmetric else None,
         right=None if rows <= cols or symmetric else found,
         error_kind="rounding bound",
@@ -353,6 +347,23 @@ def _by_eigenvalues(
         shape=shape,
         dtype=dtype.name,
     )
+
+
+@functools.partial(jax.jit, static_argnames=("terms", "dtype"))
+def _bounded(values: Array, terms: int | None, dtype: jnp.dtype) -> tuple:
+    """Ascending eigenvalues made descending values with their bounds, in one program.
+
+    Of a Gram matrix with `terms` products per entry the roots; None: as they are.
+    """
+    values = values[::-1]
+    norm = jnp.maximum(jnp.abs(values[0]), jnp.abs(values[-1]))
+    tolerance = eigenvalue_rounding(norm, len(values), terms or 0)
+    error = jnp.full(values.shape, tolerance)
+    if terms is not None:
+        values, error = root(values, error)
+        tolerance = jnp.sqrt(tolerance)
+    values, error = rounded_to(dtype, values, error)
+    return values, error, tolerance.astype(dtype), unresolved(values, error)
 
 
 def _by_svd(operator: lx.AbstractLinearOperator, vectors: bool) -> Spectrum:
