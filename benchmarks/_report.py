@@ -192,6 +192,15 @@ def environment(interpreters: dict[str, str | None]) -> dict[str, Any]:
     return record
 
 
+_PLACES = {"peers_python", "nt_python", "output", "cache", "stem"}
+
+
+def settings(options: Any) -> dict[str, str]:
+    """The options of a run as text, but for those that name places on this machine."""
+    chosen = vars(options).items()
+    return {key: str(value) for key, value in chosen if key not in _PLACES}
+
+
 def hardware_name(record: dict[str, Any]) -> str:
     """File name that says what it was measured on, such as cpu-amd-epyc-2core."""
     platform_name, kind = record["device"]["platform"], record["device"]["kind"]

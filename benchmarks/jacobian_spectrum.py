@@ -33,6 +33,7 @@ from _report import (
     is_busy,
     ratio,
     rows_table,
+    settings,
     summary_table,
     targets_table,
     write,
@@ -470,7 +471,7 @@ def _write(
         [("Targets", targets_table(targets)), *_sections(rows)],
         {
             "benchmark": "jacobian_spectrum",
-            "settings": {key: str(value) for key, value in vars(options).items()},
+            "settings": settings(options),
             "rows": [row.as_dict() for row in rows],
             "targets": [{**t._asdict(), "met": t.met} for t in targets],
         },

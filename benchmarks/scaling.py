@@ -23,6 +23,7 @@ from _report import (
     is_busy,
     markdown,
     seconds,
+    settings,
     write,
 )
 from jacobian_spectrum import CANDIDATES, DTYPES
@@ -222,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     payload = {
         "benchmark": "scaling",
-        "settings": {key: str(value) for key, value in vars(options).items()},
+        "settings": settings(options),
         "fits": [
             {"axis": axis, "candidate": name, "dtype": dtype, **fit._asdict()}
             for (axis, name, dtype), (_, _, fit) in fits.items()
