@@ -153,6 +153,11 @@ def draw(fits: dict, base: dict[str, int], path: Path) -> None:
             )
         fixed = ", ".join(f"{key} = {x}" for key, x in base.items() if key != axis)
         panel.set(xscale="log", yscale="log", xlabel=axis, title=fixed)
+        ticks = sorted(
+            {n for (at, *_), (xs, *_) in fits.items() if at == axis for n in xs}
+        )
+        panel.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+        panel.xaxis.set_minor_locator(mpl.ticker.NullLocator())
         panel.grid(visible=True, which="both", alpha=0.2)
         panel.legend(fontsize=7, title="fitted exponent", title_fontsize=7)
     panels[0].set_ylabel("time [s]")
