@@ -42,7 +42,6 @@ class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "square the condition number."
     )
     not_finite = "The matrix holds NaN or infinite entries."
-    rank_deficient = "The matrix is numerically singular."
     no_convergence = "The iteration stopped before it reached its tolerance."
     diverged = "The iterates grew beyond all bounds: the step size is too large."
 
