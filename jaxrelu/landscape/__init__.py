@@ -1,0 +1,1 @@
+"""The landscape: minimisers, critical points, and the constants around them."""
