@@ -1,0 +1,1 @@
+"""Labelled sweeps on disk: one file per cell, resumable after a kill."""
