@@ -13,6 +13,7 @@ from jaxrelu.spectra._density import (
     SpectralDensity as SpectralDensity,
     density as density,
 )
+from jaxrelu.spectra._distinct import DistinctSpectrum as DistinctSpectrum
 from jaxrelu.spectra._extreme import Extreme as Extreme, extreme as extreme
 from jaxrelu.spectra._random_matrix import (
     MarchenkoPastur as MarchenkoPastur,
