@@ -21,10 +21,14 @@ from jaxrelu.networks import (
     Shallow as Shallow,
     near_kinks as near_kinks,
 )
-from jaxrelu.objectives import SquaredLoss as SquaredLoss
+from jaxrelu.objectives import (
+    PopulationLoss as PopulationLoss,
+    SquaredLoss as SquaredLoss,
+)
 from jaxrelu.operators import (
     expected_gram as expected_gram,
     gram as gram,
+    hessian as hessian,
     jacobian as jacobian,
     neural_covariance as neural_covariance,
 )

@@ -109,6 +109,28 @@ class Shallow(AbstractNetwork):
             activation,
         )
 
+    @classmethod
+    def orthonormal(cls, k: int, d: int | None = None, dtype: Any = None) -> "Shallow":
+        r"""$x \mapsto \sum_{j \le k} \mathrm{relu}(x_j)$: the teacher of Safran & Shamir.
+
+        Inner weights $e_1, \dots, e_k$, outer weights one.
+
+        Args:
+            k: hidden neurons.
+            d: input dimension, at least k; k if None.
+            dtype: floating dtype; None takes JAX's default.
+
+        Raises:
+            ValueError: sizes below 1, or d < k.
+        """
+        d = k if d is None else d
+        check_sizes(d=d, k=k)
+        if d < k:
+            msg = f"d is {d} and k is {k}; expected d >= k for orthonormal neurons."
+            raise ValueError(msg)
+        dtype = jnp.zeros((), dtype if dtype is not None else float).dtype
+        return cls(jnp.eye(k, d, dtype=dtype), jnp.ones((k,), dtype))
+
     @property
     def in_size(self) -> int:
         """Input dimension d."""

@@ -5,6 +5,7 @@ from jaxrelu.operators._expected import (
     expected_gram as expected_gram,
     neural_covariance as neural_covariance,
 )
+from jaxrelu.operators._hessian import hessian as hessian
 from jaxrelu.operators._interface import (
     AbstractOperator as AbstractOperator,
     Transpose as Transpose,
@@ -19,6 +20,9 @@ from jaxrelu.operators._khatri_rao import (
     Kronecker as Kronecker,
 )
 from jaxrelu.operators._patterns import common_ones as common_ones
+from jaxrelu.operators._population_hessian import (
+    PopulationHessian as PopulationHessian,
+)
 from jaxrelu.operators._stacks import (
     BlockDiagonal as BlockDiagonal,
     HStack as HStack,
