@@ -66,6 +66,15 @@ CANDIDATES = (
         "gram_formula", "Gram by the GEMM formula", "plain_jax:gram_formula", "gram"
     ),
     Candidate(
+        "ours_gram_alone", "jaxrelu: Gram of a Jacobian", "ours:gram_alone", "gram"
+    ),
+    Candidate(
+        "gram_formula_alone",
+        "GEMM formula, backward pass given",
+        "plain_jax:gram_formula_alone",
+        "gram",
+    ),
+    Candidate(
         "structured_scipy",
         "formula by hand + SciPy",
         "plain_jax:structured_scipy",
@@ -226,14 +235,8 @@ def spectrum_targets(rows: Sequence[Row], platform: str) -> list[Target]:
             wanted = 0.5 if n == 2048 else 0.2
             compare("both ends / all", "ours_ends", "ours", cell, wanted, at_most=True)
         if size in SIZES[-2:] and cell[3] == "float32":
-            compare(
-                "GEMM formula / our Gram",
-                "ours_gram",
-                "gram_formula",
-                cell,
-                3.0,
-                at_most=False,
-            )
+            pair = ("ours_gram_alone", "gram_formula_alone")
+            compare("GEMM formula / our Gram", *pair, cell, 3.0, at_most=False)
     targets += _memory_targets(rows)
     targets += _bound_targets(rows)
     if platform != "cpu":

@@ -56,3 +56,10 @@ def gram(problem, dtype):
         return {"gram": _jacobian(network, inputs).gram().block_until_ready()}
 
     return run
+
+
+def gram_alone(problem, dtype):
+    """The Gram matrix of a Jacobian at hand: no forward pass in it."""
+    jacobian = _jacobian(*_network(problem, dtype))
+    jax.block_until_ready(jacobian)
+    return lambda: {"gram": jacobian.gram().block_until_ready()}

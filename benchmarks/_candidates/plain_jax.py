@@ -19,9 +19,16 @@ def _network(inner, outer, x):
     return outer @ jax.nn.relu(inner @ x)
 
 
-def _gram(inner, outer, inputs):
-    factor = jnp.where(inputs @ inner.T > 0, outer[None, :], 0.0)
+def _factor(inner, outer, inputs):
+    return jnp.where(inputs @ inner.T > 0, outer[None, :], 0.0)
+
+
+def _hadamard(factor, inputs):
     return (inputs @ inputs.T) * (factor @ factor.T)
+
+
+def _gram(inner, outer, inputs):
+    return _hadamard(_factor(inner, outer, inputs), inputs)
 
 
 def _values_of(gram):
@@ -81,6 +88,14 @@ def gram_formula(problem, dtype):
     gram = jax.jit(_gram)
     data = _arrays(problem, dtype)
     return lambda: {"gram": gram(*data).block_until_ready()}
+
+
+def gram_formula_alone(problem, dtype):
+    """The same with the backward pass done: the two products and the Hadamard one."""
+    gram = jax.jit(_hadamard)
+    inner, outer, inputs = _arrays(problem, dtype)
+    factor = jax.jit(_factor)(inner, outer, inputs).block_until_ready()
+    return lambda: {"gram": gram(factor, inputs).block_until_ready()}
 
 
 def eigvalsh(problem, dtype):

@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 from jaxrelu._checks import as_floating, check_choice, check_rank, is_concrete
 from jaxrelu._memory import MemoryRefusedError, require_bytes
 from jaxrelu._results import RESULTS, ErrorKind, throw_if_failed
-from jaxrelu.operators._interface import gram
+from jaxrelu.operators._interface import AbstractOperator, gram
 from jaxrelu.spectra import _host
 from jaxrelu.spectra._rounding import (
     eigenvalue_rounding,
@@ -193,8 +193,10 @@ def as_operator(operator: Any) -> lx.AbstractLinearOperator:
         matrix = as_floating(operator, "operator")
         check_rank(matrix, 2, "operator", "(rows, cols)")
         operator = lx.MatrixLinearOperator(matrix)
-    inputs, outputs = operator.in_structure(), operator.out_structure()
-    for side in (inputs, outputs):
+    sides = [operator.in_structure()]
+    if not isinstance(operator, AbstractOperator):  # ours: flat, one dtype
+        sides.append(operator.out_structure())
+    for side in sides:
         flat = isinstance(side, jax.ShapeDtypeStruct) and len(side.shape) == 1
         if not flat or side.dtype not in (jnp.float32, jnp.float64):
             msg = (
@@ -202,7 +204,7 @@ def as_operator(operator: Any) -> lx.AbstractLinearOperator:
                 "vectors. Ravel the pytree first (jax.flatten_util.ravel_pytree)."
             )
             raise TypeError(msg)
-    if min(operator.in_size(), operator.out_size()) == 0:
+    if min(shape_of(operator)) == 0:
         msg = f"the operator has shape {shape_of(operator)}; expected no empty side."
         raise ValueError(msg)
     return operator
@@ -210,11 +212,15 @@ def as_operator(operator: Any) -> lx.AbstractLinearOperator:
 
 def shape_of(operator: lx.AbstractLinearOperator) -> tuple[int, int]:
     """(rows, cols)."""
+    if isinstance(operator, AbstractOperator):
+        return operator.shape
     return operator.out_size(), operator.in_size()
 
 
 def dtype_of(operator: lx.AbstractLinearOperator) -> jnp.dtype:
     """Dtype of the operator's vectors."""
+    if isinstance(operator, AbstractOperator):
+        return operator.dtype
     return jnp.dtype(operator.in_structure().dtype)
 
 
@@ -233,14 +239,14 @@ def short_gram(operator: lx.AbstractLinearOperator) -> Float[Array, "r r"]:
 
 def require_gram_bytes(operator: lx.AbstractLinearOperator) -> None:
     """Refuses the Gram matrix, LAPACK's copy, and what is written out to form it."""
-    rows, cols = shape_of(operator)
+    (rows, cols), dtype = shape_of(operator), dtype_of(operator)
     r = min(rows, cols)
     count = 2 * r * r
     if structured(operator) is None:
         count += rows * cols
     require_bytes(
-        count * dtype_of(operator).itemsize,
-        f"The {r} x {r} {dtype_of(operator).name} Gram matrix of a {rows} x {cols} "
+        count * dtype.itemsize,
+        f"The {r} x {r} {dtype.name} Gram matrix of a {rows} x {cols} "
         "operator, with a copy to work on,",
         "Use extreme(operator, method='matrix-free') for both ends, or "
         "density(operator) for the distribution; both need products only.",

@@ -79,8 +79,8 @@ def structured(operator: lx.AbstractLinearOperator) -> AbstractOperator | None:
 
 def gram_terms(operator: lx.AbstractLinearOperator) -> int:
     """Products summed in an entry of the short side's Gram matrix."""
-    rows, cols = operator.out_size(), operator.in_size()
     inner = structured(operator)
     if inner is None:
-        return max(rows, cols)
+        return max(operator.out_size(), operator.in_size())
+    rows, cols = inner.shape
     return (inner if rows <= cols else inner.transpose()).gram_terms
