@@ -3,59 +3,69 @@ r"""The Hessian of the population loss, by the closed forms of its blocks."""
 import math
 from typing import Any
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrelu._checks import is_concrete
+from jaxrelu._memory import require_bytes
 from jaxrelu._products import matmul
-from jaxrelu.activations._angle import angle_pair, row_norms, sine, unit_rows
-from jaxrelu.networks import Shallow
+from jaxrelu.activations._angle import angle_pair, row_norms, unit_rows
 from jaxrelu.objectives import PopulationLoss
-from jaxrelu.operators._interface import (
-    AbstractOperator,
-    dense_cross_gram,
-    require_matrix_bytes,
-)
+from jaxrelu.operators._interface import AbstractOperator, dense_cross_gram
 
 
 class PopulationHessian(AbstractOperator):
     r"""$\nabla^2 F(W)$ with respect to the inner weights, $nd \times nd$, symmetric.
 
     Vectors are $W$ row by row. The $d \times d$ blocks are
-    $H_{ij} = a_i a_j h_2(w_i, w_j)$ and
-    $H_{ii} = \tfrac12 a_i^2 I + \sum_{j \ne i} a_i a_j h_1(w_i, w_j)
-    - \sum_j a_i b_j h_1(w_i, v_j)$, with $h_1, h_2$ as in
-    `jaxrelu.objectives.relu_kernel`.
+    $H_{ij} = a_i a_j h_2(w_i, w_j)$ for $i \ne j$ and
+    $H_{ii} = \tfrac12 a_i^2 I + H'_{ii}$, $H'_{ii} = \sum_z a_i c_z h_1(w_i, z)$, where
+    $z$ runs over the other neurons: the student's with $c = a$, the teacher's with
+    $c = -b$. With $\bar w = w/|w|$, $s = 1$ if $\theta < \pi/2$ and $-1$ otherwise,
+    $\phi = \min(\theta, \pi - \theta)$, and the short and the long diagonal
+    $q = \bar z - s \bar w$ and $p = \bar z + s \bar w$,
+    $$ 2\pi h_2 = (\pi - \theta) I + \tfrac{s}2 \bigl(\tan\tfrac\phi2\, p p^\top
+       - \cot\tfrac\phi2\, q q^\top\bigr), \qquad
+       2\pi h_1 = \frac{|z|}{|w|} \sin\theta \Bigl(I - \bar w \bar w^\top
+       + \frac{r r^\top}{\sin^2\theta}\Bigr),\quad
+       r = q + \tfrac{s}2 |q|^2 \bar w . $$
+    Written this way nothing cancels, and at parallel and antiparallel neurons
+    ($\phi = 0$) the limits $h_1 = 0$ and $h_2 = I/2$ or $0$ come out; entries are off
+    by a few roundings of $a_i \sum_z |c_z||z|/|w_i|$ and of $a_i a_j$.
 
     Attributes:
-        units: $w_i/|w_i|$, (n, d).
-        outer: $a$, (n,).
-        gates: $(\pi - \theta_{ij})/2\pi$ with $\frac12$ on the diagonal, (n, n).
-        tangents: $\frac1{4\pi}\tan(\theta_{ij}/2)$, 0 at parallel and antiparallel
-            pairs, (n, n).
-        cotangents: $\frac1{4\pi}\cot(\theta_{ij}/2)$, likewise.
-        own: $H_{ii} - \frac12 a_i^2 I$, (n, d, d).
-        traces: $\lambda_i = \operatorname{tr}(\text{own}_i)/d$, (n,).
-        zero_neurons: (n,); their diagonal blocks are NaN, F has no Hessian there.
+        units: $\bar w_i$ and then $\bar v_j$, (n + k, d).
+        gates: $a_i a_j (\pi - \theta_{ij})/2\pi$, with $\tfrac12 a_i^2$ on the
+            diagonal, (n, n).
+        sides: $s$, (n, n + k).
+        squares: $|q|^2 = 4 \sin^2(\phi/2)$, (n, n + k).
+        curving: $a_i c_z |z| / (2\pi |w_i| \sin\theta)$, 0 where $\phi = 0$,
+            (n, n + k).
+        long: $a_i a_j \tfrac{s}{4\pi} \tan(\phi/2)$, (n, n).
+        short: $a_i a_j \tfrac{s}{4\pi} \cot(\phi/2)$, 0 where $\phi = 0$, (n, n).
+        traces: $\lambda_i = \operatorname{tr}(H'_{ii})/d
+            = \sum_z a_i c_z |z| \sin\theta / 2\pi |w_i|$, (n,).
+        zero_neurons: (n,). F has no Hessian there: NaN in their diagonal blocks.
     """
 
-    units: Float[Array, "n d"]
-    outer: Float[Array, " n"]
+    units: Float[Array, "m d"]
     gates: Float[Array, "n n"]
-    tangents: Float[Array, "n n"]
-    cotangents: Float[Array, "n n"]
-    own: Float[Array, "n d d"]
+    sides: Float[Array, "n m"]
+    squares: Float[Array, "n m"]
+    curving: Float[Array, "n m"]
+    long: Float[Array, "n n"]
+    short: Float[Array, "n n"]
     traces: Float[Array, " n"]
     zero_neurons: Bool[Array, " n"]
 
     @property
     def shape(self) -> tuple[int, int]:
         """(n d, n d)."""
-        n, d = self.units.shape
-        return n * d, n * d
+        size = self.gates.shape[-1] * self.units.shape[-1]
+        return size, size
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -68,35 +78,60 @@ class PopulationHessian(AbstractOperator):
         return self.shape[0]
 
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
-        """$H u$ without the matrix: O(n² d + n d²) operations."""
-        return _product(self, vector.reshape(self.units.shape)).reshape(-1)
+        """$H u$ without the matrix: O(n(n + k)d) operations, O(n(n + k)) numbers."""
+        rows = vector.reshape(len(self.traces), -1)
+        return _product(self, rows).reshape(-1)
 
     def rmv(self, vector: Float[Array, " rows"]) -> Float[Array, " cols"]:
         """The same as `mv`."""
         return self.mv(vector)
 
-    def blocks(self) -> Float[Array, "n d n d"]:
-        r"""$\partial^2 F / \partial W_{ia} \partial W_{jb}$ at [i, a, j, b].
+    def own_blocks(self) -> Float[Array, "n d d"]:
+        r"""$H'_{ii} = H_{ii} - \tfrac12 a_i^2 I$, what a neuron's split sees.
+
+        $H'_{ii} w_i = 0$ and $\operatorname{tr} H'_{ii} = d \lambda_i$. Cost:
+        2n(n + k)d² operations.
 
         Raises:
             MemoryRefusedError: it would not fit in memory.
         """
-        require_matrix_bytes(self.shape, self.dtype, "a Hessian")
+        self._require_bytes(0, "The diagonal blocks of a Hessian")
+        return _own_blocks(self)
+
+    def blocks(self) -> Float[Array, "n d n d"]:
+        r"""$\partial^2 F / \partial W_{ia} \partial W_{jb}$ at [i, a, j, b].
+
+        One pass over the result, after O(n(n + k)d²) operations for the diagonal.
+
+        Raises:
+            MemoryRefusedError: it would not fit in memory.
+        """
+        self._require_bytes(self.shape[0] ** 2, "A Hessian")
         return _dense(self)
 
     def as_matrix(self) -> Float[Array, "rows cols"]:
         """The (nd, nd) matrix; refused with the bytes when it would not fit."""
         return self.blocks().reshape(self.shape)
 
+    def _require_bytes(self, numbers: int, what: str) -> None:
+        n, m = self.sides.shape
+        d = self.units.shape[1]
+        needed = (numbers + 2 * n * m * d + n * d * d) * self.dtype.itemsize
+        require_bytes(
+            needed,
+            f"{what} of order {self.shape[0]} in {self.dtype.name}",
+            "Use mv, or extreme(operator, method='matrix-free') for both ends.",
+        )
+
     def reduced_block(self) -> Float[Array, "n n"]:
         r"""$M$: the Hessian on directions orthogonal to all neurons.
 
-        For unit $e$ orthogonal to all $w_i$ and $v_j$, $H$ maps $c \otimes e$ to
+        For $e$ orthogonal to all $w_i$ and $v_j$, $H$ maps $c \otimes e$ to
         $(M c) \otimes e$, with $M_{ii} = \tfrac12 a_i^2 + \lambda_i$ and
-        $M_{ij} = a_i a_j (\pi - \theta_{ij})/2\pi$. Every further dimension adds the
-        eigenvalues of $M$ once more.
+        $M_{ij} = a_i a_j (\pi - \theta_{ij})/2\pi$. Every dimension beyond the span of
+        the neurons adds the eigenvalues of $M$ once more.
         """
-        return _weights(self) * self.gates + jnp.diag(self.traces)
+        return self.gates + jnp.diag(self.traces)
 
     def gram(self) -> Float[Array, "rows rows"]:
         """$H^2$, by forming $H$."""
@@ -112,10 +147,6 @@ class PopulationHessian(AbstractOperator):
         """By forming both matrices."""
         return dense_cross_gram(self, other)
 
-    def transpose(self) -> "PopulationHessian":
-        """Itself."""
-        return self
-
 
 @lx.is_symmetric.register(PopulationHessian)
 def _(operator):  # noqa: ARG001
@@ -128,90 +159,112 @@ def population_hessian(objective: PopulationLoss, student: Any) -> PopulationHes
     Raises:
         TypeError: a student that is neither a `Shallow` network nor an array.
         ValueError: a student that does not fit the teacher, or has a zero neuron.
+
+    Cost: 2n(n + k)d operations and O(n(n + k)) numbers.
     """
     student = objective.student(student)
     if is_concrete(student.inner):
-        zero = np.flatnonzero(~np.asarray(student.inner).any(axis=1))
+        zero = np.flatnonzero(~np.asarray(student.inner).any(axis=-1))
         if zero.size:
             msg = (
                 f"student neuron {zero[0]} is zero, where F is not differentiable; "
-                "expected nonzero rows. Drop it, or see "
+                "expected nonzero rows. Drop it, or use "
                 "PopulationLoss.directional_derivative."
             )
             raise ValueError(msg)
-    return _build(objective.teacher, student)
+    teacher = objective.teacher
+    parts = _parts(student.inner, student.outer, teacher.inner, teacher.outer)
+    return PopulationHessian(*parts)
 
 
-@eqx.filter_jit
-def _build(teacher: Shallow, student: Shallow) -> PopulationHessian:
-    w, a = student.inner, student.outer
-    n, d = w.shape
-    norms = row_norms(w)
-    units = unit_rows(w, norms)
-    theta, delta = angle_pair(True, w, w)
-    proper = sine(theta, delta) > 0
-    own, traces = jnp.zeros((n, d, d), w.dtype), jnp.zeros((n,), w.dtype)
-    for same, z, c in ((True, w, a), (False, teacher.inner, -teacher.outer)):
-        to, rest = (theta, delta) if same else angle_pair(False, w, z)
-        sin = sine(to, rest)
-        size = row_norms(z)
-        weight = sin * (c * size)[None, :] * (a / (2 * math.pi * norms))[:, None]
-        ends = unit_rows(z, size)[None, :, :]
-        near = jnp.where(to < rest, 1, -1).astype(w.dtype)[:, :, None]
-        gap = ends - near * units[:, None, :]
-        across = (
-            gap
-            + near * jnp.sum(gap**2, axis=2, keepdims=True) / 2 * (units[:, None, :])
-        )
-        ratio = jnp.where(sin > 0, weight / jnp.where(sin > 0, sin, 1) ** 2, 0)
-        total = jnp.sum(weight, axis=1)
-        flat = jnp.eye(d, dtype=w.dtype) - units[:, :, None] * units[:, None, :]
-        own = own + total[:, None, None] * flat
-        own = own + matmul((ratio[:, :, None] * across).mT, across)
-        traces = traces + total
-    half = jnp.where(proper, theta, 1) / 2
-    tan = jnp.where(theta < delta, jnp.tan(half), 1 / jnp.tan(delta / 2))
-    tan = jnp.where(proper, tan, 1)
-    return PopulationHessian(
-        units=units,
-        outer=a,
-        gates=delta / (2 * math.pi),
-        tangents=jnp.where(proper, tan / (4 * math.pi), 0),
-        cotangents=jnp.where(proper, 1 / (4 * math.pi * tan), 0),
-        own=own,
-        traces=traces,
-        zero_neurons=~jnp.any(w != 0, axis=1),
+@jax.jit
+def _parts(w: Array, a: Array, v: Array, b: Array) -> tuple[Array, ...]:
+    n = len(w)
+    rows, weights = jnp.concatenate([w, v]), jnp.concatenate([a, -b])
+    norms = row_norms(rows)
+    theta, delta = angle_pair(False, w, rows)
+    sides = jnp.where(theta < delta, 1, -1).astype(w.dtype)
+    narrow = jnp.minimum(theta, delta)
+    # the terms that this drops are smaller than any rounding
+    apart = narrow > jnp.sqrt(jnp.finfo(w.dtype).tiny)
+    apart = apart.at[jnp.arange(n), jnp.arange(n)].set(False)
+    narrow = jnp.where(apart, narrow, 0)
+    sin, tan = jnp.sin(narrow), jnp.tan(narrow / 2)
+    zero_neurons = norms[:n] == 0
+    inverse = a / (2 * math.pi * jnp.where(zero_neurons, jnp.nan, norms[:n]))
+    scale = inverse[:, None] * (weights * norms)[None, :]
+    pairs = a[:, None] * a[None, :]
+    signed = pairs * sides[:, :n] / (4 * math.pi)
+    safe = jnp.where(apart, tan, 1)
+    return (
+        unit_rows(rows, norms),
+        pairs * delta[:, :n] / (2 * math.pi),
+        sides,
+        4 * jnp.sin(narrow / 2) ** 2,
+        jnp.where(apart, scale / jnp.where(apart, sin, 1), 0),
+        signed * tan[:, :n],
+        jnp.where(apart[:, :n], signed / safe[:, :n], 0),
+        jnp.sum(scale * sin, axis=1),
+        zero_neurons,
     )
 
 
-def _weights(hessian: PopulationHessian) -> Array:
-    return hessian.outer[:, None] * hessian.outer[None, :]
+@jax.jit
+def _own_blocks(hessian: PopulationHessian) -> Array:
+    d = hessian.units.shape[1]
+    ends, starts = hessian.units[None, :, :], hessian.units[: len(hessian.gates)]
+    sides, half = hessian.sides[:, :, None], hessian.squares[:, :, None] / 2
+    short = ends - sides * starts[:, None, :]
+    across = short + sides * half * starts[:, None, :]
+    curved = jnp.matmul(
+        (hessian.curving[:, :, None] * across).mT,
+        across,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    flat = jnp.eye(d, dtype=starts.dtype) - starts[:, :, None] * starts[:, None, :]
+    return curved + hessian.traces[:, None, None] * flat
 
 
-@eqx.filter_jit
+@jax.jit
 def _dense(hessian: PopulationHessian) -> Array:
-    units = hessian.units
-    n, d = units.shape
-    weights = _weights(hessian)
-    left, right = units[:, :, None, None], units[None, None, :, :]
-    far, near = units[:, None, None, :], units.T[None, :, :, None]
-    pair = lambda x: (weights * x)[:, None, :, None]
-    eye = jnp.eye(d, dtype=units.dtype)[None, :, None, :]
-    entries = pair(hessian.tangents) * (left + near) * (far + right)
-    entries = entries - pair(hessian.cotangents) * (left - near) * (far - right)
-    entries = entries + pair(hessian.gates) * eye
+    n, d = len(hessian.gates), hessian.units.shape[1]
+    units = hessian.units[:n]
+    own = _own_blocks(hessian)
+    # indices [i, a, j, b]: one loop over the result, no array of its size beside it
+    pair = lambda x: x[:, None, :, None]
+    sides = pair(hessian.sides[:, :n])
+    first, second = units[:, :, None, None], units.T[None, :, :, None]
+    third, fourth = units[:, None, None, :], units[None, None, :, :]
+    entries = pair(hessian.long) * (second + sides * first) * (fourth + sides * third)
+    entries -= pair(hessian.short) * (second - sides * first) * (fourth - sides * third)
+    eye = jnp.eye(d, dtype=bool)[None, :, None, :]
+    entries += jnp.where(eye, pair(hessian.gates), 0)
     same = jnp.eye(n, dtype=bool)[:, None, :, None]
-    return entries + jnp.where(same, hessian.own[:, :, None, :], 0)
+    return entries + jnp.where(same, own[:, :, None, :], 0)
 
 
-@eqx.filter_jit
+@jax.jit
 def _product(hessian: PopulationHessian, u: Array) -> Array:
-    units = hessian.units
-    plus = units[:, None, :] + units[None, :, :]
-    minus = units[:, None, :] - units[None, :, :]
-    weights = _weights(hessian)
-    along = weights * hessian.tangents * jnp.sum(plus * u[None], axis=2)
-    across = weights * hessian.cotangents * jnp.sum(minus * u[None], axis=2)
-    total = jnp.sum(along[:, :, None] * plus - across[:, :, None] * minus, axis=1)
-    total = total + matmul(weights * hessian.gates, u)
-    return total + matmul(hessian.own, u[:, :, None])[:, :, 0]
+    n = len(hessian.gates)
+    ends, starts = hessian.units, hessian.units[:n]
+    sides = hessian.sides
+    # q is subtracted entry by entry: its coefficients grow like 1/θ
+    short = ends[None, :, :] - sides[:, :, None] * starts[:, None, :]
+    own = jnp.sum(starts * u, axis=1)
+    shift = sides * hessian.squares / 2
+    reach = jnp.sum(short * u[:, None, :], axis=2) + shift * own[:, None]
+    reach = hessian.curving * reach
+    pull = hessian.short * jnp.sum(short[:, :n] * u[None, :, :], axis=2)
+    force = reach.at[:, :n].add(-pull)
+    total = jnp.sum(force[:, :, None] * short, axis=1)
+    # p by products: its coefficients are bounded
+    side = sides[:, :n]
+    push = hessian.long * (own[None, :] + side * matmul(starts, u.T))
+    along = jnp.sum(shift * reach, axis=1) + jnp.sum(side * push, axis=1)
+    total = total + (along - hessian.traces * own)[:, None] * starts
+    return (
+        total
+        + matmul(push, starts)
+        + matmul(hessian.gates, u)
+        + (hessian.traces[:, None] * u)
+    )
