@@ -111,9 +111,9 @@ class Shallow(AbstractNetwork):
 
     @classmethod
     def orthonormal(cls, k: int, d: int | None = None, dtype: Any = None) -> "Shallow":
-        r"""$x \mapsto \sum_{j \le k} \mathrm{relu}(x_j)$: the teacher of Safran & Shamir.
+        r"""$x \mapsto \sum_{j \le k} \mathrm{relu}(x_j)$.
 
-        Inner weights $e_1, \dots, e_k$, outer weights one.
+        The teacher of Safran & Shamir: inner weights $e_1, \dots, e_k$, outer ones.
 
         Args:
             k: hidden neurons.

@@ -4,29 +4,46 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrelu._checks import as_floating, check_finite, check_rank, is_concrete
 from jaxrelu._products import matmul
+from jaxrelu._results import RESULTS, Estimate
 from jaxrelu.activations import ReLU
 from jaxrelu.activations._angle import angle_pair, row_norms, sine, unit_rows
 from jaxrelu.networks import Shallow
+from jaxrelu.objectives._digits import digits_loss, digits_rounding
 from jaxrelu.objectives._relu_kernel import relu_kernel
 
 
 class PopulationLoss(eqx.Module):
-    r"""$F(W) = \tfrac12 E_x (\sum_i a_i \sigma(w_i \cdot x)
-    - \sum_j b_j \sigma(v_j \cdot x))^2$ with $x \sim N(0, I_d)$, in closed form.
+    r"""Expected squared error of a ReLU student, in closed form for $x \sim N(0, I_d)$.
 
-    $F = \tfrac12 \sum a_i a_j f(w_i, w_j) - \sum a_i b_j f(w_i, v_j)
-    + \tfrac12 \sum b_i b_j f(v_i, v_j)$ with $f$ the `relu_kernel`. A student is a
-    `Shallow` ReLU network with a scalar output, or an array $W$ of shape (n, d), which
-    stands for outer weights $a = 1$.
+    $$ F(W) = \tfrac12 E_x \Bigl(\sum_{i \le n} a_i \sigma(w_i \cdot x)
+       - \sum_{j \le k} b_j \sigma(v_j \cdot x)\Bigr)^2
+       = \tfrac12 A - B + \tfrac12 C, $$
+    $A = \sum a_i a_j f(w_i, w_j)$, $B = \sum a_i b_j f(w_i, v_j)$ and
+    $C = \sum b_i b_j f(v_i, v_j)$ with the `relu_kernel` $f$. A student is a `Shallow`
+    ReLU network with a scalar output, or an array $W$ of shape (n, d), which stands for
+    outer weights $a = 1$. Derivatives are with respect to $W$.
+
+    F is twice continuously differentiable where no $w_i$ is 0, at parallel and
+    antiparallel neurons too, and `jax.grad`, `jax.hessian`, `jax.jvp` and `jax.vmap`
+    give the right numbers there. The third derivative does not exist at parallel
+    neurons, and what `jax` returns for it there means nothing. The formulas are those
+    of Safran, Yehudai and Shamir (2021), with the factor $\tfrac12$ that their
+    equations (1) and (2) leave out and their gradient and Hessian have, and with
+    general $a$, $b$.
+
+    Near a global minimum F is a small difference of sums of size $\tfrac14
+    (\sum |a_i||w_i| + \sum |b_j||v_j|)^2$; `evaluate` says how small a value can be
+    trusted, and computes smaller ones.
 
     Attributes:
-        teacher: k neurons $v_j$ with outer weights $b_j$.
+        teacher: k neurons $v_j$ with outer weights $b_j$; an array means $b = 1$.
 
     Raises:
         TypeError: a teacher that is neither a `Shallow` network nor an array.
@@ -66,8 +83,61 @@ class PopulationLoss(eqx.Module):
         return student
 
     def __call__(self, student: Any) -> Float[Array, ""]:
-        """F; O((n + k)² d) operations."""
-        return _loss(self.teacher, self.student(student))
+        """F; 2(n² + nk + k²)d operations."""
+        student = self.student(student)
+        return _loss(*_arrays(student), *_arrays(self.teacher))
+
+    def evaluate(self, student: Any, *, digits: int | None = None) -> Estimate:
+        r"""F with its rounding error, in more digits if asked for.
+
+        The error is $2 \epsilon (4 + \sqrt d + \sqrt{n + k})\, \tfrac14
+        (\sum |a_i||w_i| + \sum |b_j||v_j|)^2$ with the working precision $\epsilon$:
+        about $10^{-15}$ for a teacher and student of norm 1 in float64, so smaller
+        values say `RESULTS.unresolved`.
+
+        Args:
+            student: W, or a network.
+            digits: None for the dtype's own precision. Otherwise the sum is computed
+                by mpmath with that many decimal digits on the host, for the weights as
+                they are stored; 60 digits resolve F down to $10^{-50}$. Needs mpmath,
+                about 50 µs per pair of neurons, and concrete numbers.
+
+        Raises:
+            ValueError: digits below 16, or traced weights with ``digits``.
+        """
+        student = self.student(student)
+        arrays = (*_arrays(student), *_arrays(self.teacher))
+        error = _rounding(*arrays)
+        if digits is None:
+            value, method = _loss(*arrays), "sum of closed forms"
+        else:
+            value = jnp.asarray(
+                digits_loss(*arrays, digits=digits), student.inner.dtype
+            )
+            error = digits_rounding(error, value, digits)
+            method = f"sum of closed forms in {digits} digits"
+        lost = (error >= jnp.abs(value)) & (error > 0)
+        result = RESULTS.where(
+            lost,
+            RESULTS.unresolved,  # pyright: ignore[reportArgumentType]
+            RESULTS.successful,  # pyright: ignore[reportArgumentType]
+        )
+        return Estimate(value, error, result, "rounding bound", method)
+
+    def overlaps(self, student: Any) -> tuple[Float[Array, ""], ...]:
+        r"""$(A, B, C)$ of $F(tW) = \tfrac12 t^2 A - tB + \tfrac12 C$, $t \ge 0$.
+
+        At every critical point $A = B$, and $F = \tfrac12 (C - A)$ there.
+        """
+        return _overlaps(*_arrays(self.student(student)), *_arrays(self.teacher))
+
+    def optimal_scale(self, student: Any) -> Float[Array, ""]:
+        r"""The $t \ge 0$ that minimises $F(tW)$: $\max(B/A, 0)$, 1 if the student is 0.
+
+        It is 1 at every critical point.
+        """
+        a, b, _ = self.overlaps(student)
+        return jnp.where(a > 0, jnp.maximum(b / jnp.where(a > 0, a, 1), 0), 1)
 
     def gradient(self, student: Any) -> Float[Array, "n d"]:
         r"""$\nabla_{w_i} F = a_i (\sum_j a_j g(w_i, w_j) - \sum_j b_j g(w_i, v_j))$.
@@ -75,7 +145,8 @@ class PopulationLoss(eqx.Module):
         At a zero neuron F is not differentiable and its row is given as 0; see
         `directional_derivative`. O(n(n + k)d) operations.
         """
-        return _gradient(self.teacher, self.student(student))
+        student = self.student(student)
+        return _gradient(*_arrays(student), *_arrays(self.teacher))
 
     def directional_derivative(self, student: Any, direction: Any) -> Float[Array, ""]:
         r"""$\lim_{t \downarrow 0} (F(W + tU) - F(W))/t$, at zero neurons too.
@@ -100,7 +171,7 @@ class PopulationLoss(eqx.Module):
                 f"{student.inner.shape} {student.inner.dtype}, as the inner weights."
             )
             raise ValueError(msg)
-        return _directional(self.teacher, student, direction)
+        return _directional(*_arrays(student), *_arrays(self.teacher), direction)
 
     def zero_neurons(self, student: Any) -> Bool[Array, " n"]:
         """Which rows are zero: there F is not differentiable."""
@@ -124,7 +195,7 @@ def as_shallow(network: Any, name: str) -> Shallow:
             f"{name} has activation {network.activation.name!r}; expected 'relu': the "
             "closed forms are those of ReLU."
         )
-        raise ValueError(msg)
+        raise ValueError(msg)  # noqa: TRY004
     if network.outer.ndim != 1:
         msg = (
             f"{name} has outer weights {network.outer.shape}; expected "
@@ -136,33 +207,48 @@ def as_shallow(network: Any, name: str) -> Shallow:
     return network
 
 
-@eqx.filter_jit
-def _loss(teacher: Shallow, student: Shallow) -> Array:
-    a, b = student.outer, teacher.outer
-    own = a @ relu_kernel(student.inner) @ a
-    cross = a @ relu_kernel(student.inner, teacher.inner) @ b
-    return own / 2 - cross + b @ relu_kernel(teacher.inner) @ b / 2
+def _arrays(network: Shallow) -> tuple[Array, Array]:
+    return network.inner, network.outer
 
 
-@eqx.filter_jit
-def _gradient(teacher: Shallow, student: Shallow) -> Array:
-    w, a = student.inner, student.outer
+@jax.jit
+def _loss(w: Array, a: Array, v: Array, b: Array) -> Array:
+    cross = relu_kernel(w, v)
+    # rows first: near the teacher what is left of them is small
+    students = matmul(relu_kernel(w), a) - matmul(cross, b)
+    teachers = matmul(relu_kernel(v), b) - matmul(a, cross)
+    return (jnp.dot(a, students) + jnp.dot(b, teachers)) / 2
+
+
+@jax.jit
+def _overlaps(w: Array, a: Array, v: Array, b: Array) -> tuple[Array, Array, Array]:
+    form = lambda x, c, y, e: jnp.sum(c[:, None] * relu_kernel(x, y) * e[None, :])
+    return form(w, a, None, a), form(w, a, v, b), form(v, b, None, b)
+
+
+@jax.jit
+def _rounding(w: Array, a: Array, v: Array, b: Array) -> Array:
+    size = jnp.sum(jnp.abs(a) * row_norms(w)) + jnp.sum(jnp.abs(b) * row_norms(v))
+    terms = 4 + w.shape[1] ** 0.5 + (len(w) + len(v)) ** 0.5
+    return size * size * (terms * float(jnp.finfo(w.dtype).eps) / 2)
+
+
+@jax.jit
+def _gradient(w: Array, a: Array, v: Array, b: Array) -> Array:
     norms = row_norms(w)
-    along = jnp.zeros_like(norms)
-    rest = jnp.zeros_like(w)
-    for same, z, c in ((True, w, a), (False, teacher.inner, -teacher.outer)):
+    along, rest = jnp.zeros_like(norms), jnp.zeros_like(w)
+    for same, z, c in ((True, w, a), (False, v, -b)):
         theta, complement = angle_pair(same, w, z)
-        along = along + sine(theta, complement) @ (c * row_norms(z))
+        along = along + matmul(sine(theta, complement), c * row_norms(z))
         rest = rest + matmul(complement, c[:, None] * z)
     total = along[:, None] * unit_rows(w, norms) + rest
     scale = jnp.where(norms > 0, a / (2 * math.pi), 0)
     return scale[:, None] * total
 
 
-@eqx.filter_jit
-def _directional(teacher: Shallow, student: Shallow, direction: Array) -> Array:
-    smooth = jnp.sum(_gradient(teacher, student) * direction)
-    zero = ~jnp.any(student.inner != 0, axis=1)
-    own = relu_kernel(direction, student.inner) @ student.outer
-    cross = relu_kernel(direction, teacher.inner) @ teacher.outer
-    return smooth + jnp.sum(jnp.where(zero, student.outer * (own - cross), 0))
+@jax.jit
+def _directional(w: Array, a: Array, v: Array, b: Array, direction: Array) -> Array:
+    smooth = jnp.sum(_gradient(w, a, v, b) * direction)
+    zero = ~jnp.any(w != 0, axis=1)
+    rise = matmul(relu_kernel(direction, w), a) - matmul(relu_kernel(direction, v), b)
+    return smooth + jnp.sum(jnp.where(zero, a * rise, 0))

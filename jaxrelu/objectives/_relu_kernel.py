@@ -26,10 +26,11 @@ from jaxrelu.activations import ReLU, dual_kernel
 def relu_kernel(w: Any, v: Any = None) -> Float[Array, "n k"]:
     r"""$f(w_i, v_j) = E\,\sigma(w_i \cdot x)\,\sigma(v_j \cdot x)$, $x \sim N(0, I_d)$.
 
-    $f = \frac{|w||v|}{2\pi}(\sin\theta + (\pi - \theta)\cos\theta)$; 0 if $w$ or $v$ is.
-    The first two derivatives are right everywhere but at zero vectors, at parallel and
-    antiparallel ones too; at a zero vector the first is given as 0. The third does not
-    exist at parallel vectors.
+    $f = \frac{|w||v|}{2\pi}(\sin\theta + (\pi - \theta)\cos\theta)$, within a few
+    roundings of $|w||v|$. The first two derivatives are right everywhere but at zero
+    vectors, at parallel and antiparallel ones too, within a few roundings of $|v|$ and
+    $1 + |v|/|w|$. At a zero vector the first is given as 0. The third does not exist at
+    parallel vectors.
 
     Args:
         w: (n, d), one vector per row.

@@ -17,6 +17,9 @@ from jaxrelu.objectives import PopulationLoss
 from jaxrelu.operators._interface import AbstractOperator, dense_cross_gram
 
 
+_BLOCK = 2**20  # numbers at once in a product
+
+
 class PopulationHessian(AbstractOperator):
     r"""$\nabla^2 F(W)$ with respect to the inner weights, $nd \times nd$, symmetric.
 
@@ -245,26 +248,28 @@ def _dense(hessian: PopulationHessian) -> Array:
 
 @jax.jit
 def _product(hessian: PopulationHessian, u: Array) -> Array:
-    n = len(hessian.gates)
+    n, m = hessian.sides.shape
     ends, starts = hessian.units, hessian.units[:n]
-    sides = hessian.sides
-    # q is subtracted entry by entry: its coefficients grow like 1/θ
-    short = ends[None, :, :] - sides[:, :, None] * starts[:, None, :]
     own = jnp.sum(starts * u, axis=1)
-    shift = sides * hessian.squares / 2
-    reach = jnp.sum(short * u[:, None, :], axis=2) + shift * own[:, None]
-    reach = hessian.curving * reach
-    pull = hessian.short * jnp.sum(short[:, :n] * u[None, :, :], axis=2)
-    force = reach.at[:, :n].add(-pull)
-    total = jnp.sum(force[:, :, None] * short, axis=1)
+
+    def row(start, side, square, curving, short, mine):
+        """What q and r add to one neuron's row."""
+        # subtracted entry by entry: the coefficients of q grow like 1/θ
+        q = ends - side[:, None] * start[None, :]
+        shift = side * square / 2
+        reach = curving * (matmul(q, mine) + shift * jnp.sum(start * mine))
+        pull = short * jnp.sum(q[:n] * u, axis=1)
+        return matmul(reach.at[:n].add(-pull), q) + jnp.sum(shift * reach) * start
+
+    rows = (starts, hessian.sides, hessian.squares, hessian.curving, hessian.short, u)
+    size = max(_BLOCK // (m * ends.shape[1]), 1)
+    if size < n:
+        total = jax.lax.map(lambda parts: row(*parts), rows, batch_size=size)
+    else:
+        total = jax.vmap(row)(*rows)
     # p by products: its coefficients are bounded
-    side = sides[:, :n]
+    side = hessian.sides[:, :n]
     push = hessian.long * (own[None, :] + side * matmul(starts, u.T))
-    along = jnp.sum(shift * reach, axis=1) + jnp.sum(side * push, axis=1)
-    total = total + (along - hessian.traces * own)[:, None] * starts
-    return (
-        total
-        + matmul(push, starts)
-        + matmul(hessian.gates, u)
-        + (hessian.traces[:, None] * u)
-    )
+    along = jnp.sum(side * push, axis=1) - hessian.traces * own
+    total = total + matmul(push, starts) + along[:, None] * starts
+    return total + matmul(hessian.gates, u) + hessian.traces[:, None] * u
