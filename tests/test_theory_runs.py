@@ -414,3 +414,18 @@ def test_feature_covariance(float64):
     for act in (relu, jr.activations.GELU()):
         mu = jr.activations.mu(act).value
         assert theory.feature_covariance_smallest(act, x).value >= mu**2 / 2 * square
+
+
+def test_a_draw_beyond_the_misfit_bound_is_named(float64):
+    net, data = made(6, 30, 40)
+    far = eqx.tree_at(lambda net: net.inner, net, 40 * net.inner)
+    words = "‖r₀‖ ≤ C₀‖y‖ for this draw of W₀"
+    for case, promised in ((net, True), (far, False)):
+        residual = jnp.linalg.norm(jr.SquaredLoss(data).residual(case))
+        for report in (
+            theory.moderate_overparameterization(case, data),
+            theory.stochastic_gradient_descent(case, data),
+        ):
+            (condition,) = [c for c in report.conditions if c.name == words]
+            assert bool(condition.met) is promised
+            np.testing.assert_allclose(condition.lhs, residual, rtol=1e-12)

@@ -114,6 +114,7 @@ def setting(
     tolerance = jnp.asarray(64 * eps, v.dtype)
     magnitude = targets / (k * n) ** 0.5
     balance = jnp.abs(jnp.sum(v)) / jnp.maximum(jnp.sum(jnp.abs(v)), 1e-30)
+    misfit = 1 + (1 + delta) * case.B1
     size = jnp.max(jnp.abs(jnp.abs(v) / magnitude - 1))
     return Setting(
         case=case,
@@ -121,7 +122,7 @@ def setting(
         lam=lam,
         targets=targets,
         residual=residual,
-        misfit=1 + (1 + delta) * case.B1,
+        misfit=misfit,
         misfit_failure=jnp.exp(-(delta**2) * n / (2 * norm**2)),
         chernoff_width=start.required_width,
         chernoff_failure=start.failure_probability,
@@ -132,6 +133,9 @@ def setting(
                 size, tolerance, "| |v_l|√(kn)/‖y‖ - 1 | ≤ rounding (outer_norm)", "<="
             ),
             Condition(lam, jnp.zeros_like(lam), _POSITIVE[eigenvalue], ">"),
+            Condition(
+                residual, misfit * targets, "‖r₀‖ ≤ C₀‖y‖ for this draw of W₀", "<="
+            ),
         ),
         k=k,
     )
