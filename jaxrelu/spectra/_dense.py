@@ -67,6 +67,29 @@ class Spectrum(eqx.Module):
         bound = self.tolerance[..., None] if tolerance is None else tolerance
         return jnp.sum(jnp.abs(self.values) > bound, axis=-1)
 
+    def inertia(
+        self, tolerance: float | None = None
+    ) -> tuple[Int[Array, "..."], Int[Array, "..."], Int[Array, "..."]]:
+        """Numbers of negative, zero and positive eigenvalues.
+
+        A value counts as zero if its modulus is at most ``tolerance`` (default: the
+        field). NaN counts as none of the three.
+
+        Raises:
+            ValueError: the values are singular values.
+        """
+        if self.kind != "eigenvalues":
+            msg = (
+                "inertia counts signs of eigenvalues and these are singular values; "
+                "tag a symmetric operator: "
+                "lx.TaggedLinearOperator(operator, lx.symmetric_tag)."
+            )
+            raise ValueError(msg)
+        bound = self.tolerance[..., None] if tolerance is None else tolerance
+        negative = jnp.sum(self.values < -bound, axis=-1)
+        zero = jnp.sum(jnp.abs(self.values) <= bound, axis=-1)
+        return negative, zero, jnp.sum(self.values > bound, axis=-1)
+
     def __repr__(self) -> str:
         if not is_concrete(self.values) or self.values.ndim != 1:
             return eqx.tree_pformat(self)
