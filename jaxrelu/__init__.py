@@ -27,6 +27,7 @@ from jaxrelu.objectives import (
 )
 from jaxrelu.operators import (
     expected_gram as expected_gram,
+    gauss_newton as gauss_newton,
     gram as gram,
     hessian as hessian,
     jacobian as jacobian,

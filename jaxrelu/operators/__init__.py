@@ -1,6 +1,15 @@
 """The algebra of structured linear operators: Jacobians by their thin factors."""
 
-from jaxrelu.operators._autodiff import AutodiffJacobian as AutodiffJacobian
+from jaxrelu.operators._autodiff import (
+    AutodiffCurvature as AutodiffCurvature,
+    AutodiffJacobian as AutodiffJacobian,
+)
+from jaxrelu.operators._curvature import LayeredCurvature as LayeredCurvature
+from jaxrelu.operators._empirical_hessian import (
+    EmpiricalHessian as EmpiricalHessian,
+    GaussNewton as GaussNewton,
+    gauss_newton as gauss_newton,
+)
 from jaxrelu.operators._expected import (
     expected_gram as expected_gram,
     neural_covariance as neural_covariance,
@@ -8,6 +17,7 @@ from jaxrelu.operators._expected import (
 from jaxrelu.operators._hessian import hessian as hessian
 from jaxrelu.operators._interface import (
     AbstractOperator as AbstractOperator,
+    AbstractSymmetricOperator as AbstractSymmetricOperator,
     Transpose as Transpose,
     cross_gram as cross_gram,
     gram as gram,

@@ -1,4 +1,4 @@
-"""The Jacobian of anything, by automatic differentiation, one sample at a time."""
+"""First and second derivatives of anything, by automatic differentiation."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,9 @@ from jaxtyping import Array, Float, PyTree
 from jaxrelu._products import matmul
 from jaxrelu.operators._interface import (
     AbstractOperator,
+    AbstractSymmetricOperator,
     dense_cross_gram,
+    require_hessian_bytes,
     require_matrix_bytes,
 )
 
@@ -126,3 +128,72 @@ class AutodiffJacobian(AbstractOperator):
         """The (nm, p) matrix, by one reverse pass per output and sample."""
         require_matrix_bytes(self.shape, self.dtype, "a Jacobian")
         return self._rows(self.inputs)
+
+
+class AutodiffCurvature(AbstractSymmetricOperator):
+    r"""$\sum_i r_i \nabla^2 f(x_i)$ for any callable module, forward over reverse.
+
+    Attributes:
+        trained: the leaves θ, other leaves None.
+        rest: the other leaves.
+        inputs: (n, ...), one sample per entry of the first axis.
+        residual: r, (n, ...).
+        block: columns computed at once by `as_matrix`.
+    """
+
+    trained: PyTree
+    rest: PyTree
+    inputs: Float[Array, "n ..."]
+    residual: Float[Array, "n ..."]
+    block: int = eqx.field(static=True, default=64)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(p, p)."""
+        p = sum(leaf.size for leaf in jax.tree.leaves(self.trained))
+        return p, p
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Floating dtype of the trained leaves."""
+        return jax.tree.leaves(self.trained)[0].dtype
+
+    @property
+    def is_zero(self) -> bool:
+        """False: nothing is known of the module."""
+        return False
+
+    @eqx.filter_jit
+    def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
+        """One forward-mode pass through one reverse-mode pass."""
+        _, unravel = ravel_pytree(self.trained)
+
+        def weighted(trained):
+            network = eqx.combine(trained, self.rest)
+            outputs = jax.vmap(network)(self.inputs)
+            return jnp.sum(self.residual * outputs)
+
+        moved = jax.jvp(jax.grad(weighted), (self.trained,), (unravel(vector),))[1]
+        return ravel_pytree(moved)[0]
+
+    def as_matrix(self) -> Float[Array, "rows cols"]:
+        """The (p, p) matrix, `block` columns at a time: p products."""
+        require_hessian_bytes(self.shape[0], self.dtype)
+        return self._columns()
+
+    @eqx.filter_jit
+    def _columns(self) -> Array:
+        p = self.shape[0]
+        block = min(self.block, p)
+        starts = jnp.arange(0, p, block, dtype=jnp.int32)
+        within = jnp.arange(block, dtype=jnp.int32)
+
+        def rows(start):
+            units = jax.nn.one_hot(start + within, p, dtype=self.dtype)
+            return jax.vmap(self.mv)(units)
+
+        return jax.lax.map(rows, starts).reshape(-1, p)[:p]
+
+    def add_to(self, matrix: Float[Array, "rows cols"]) -> Float[Array, "rows cols"]:
+        """The sum of this part and a (p, p) matrix."""
+        return matrix + self.as_matrix()

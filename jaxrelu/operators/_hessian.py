@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxrelu.objectives import PopulationLoss
+from jaxrelu.objectives import PopulationLoss, SquaredLoss
+from jaxrelu.operators._empirical_hessian import empirical_hessian
 from jaxrelu.operators._interface import AbstractOperator
 from jaxrelu.operators._population_hessian import population_hessian
 
@@ -14,10 +15,11 @@ def hessian(
     r"""$\nabla^2 L$ at a network, as a symmetric linear operator.
 
     For a `PopulationLoss` a `PopulationHessian` in closed form, with respect to the
-    student's inner weights.
+    student's inner weights. For a `SquaredLoss` an `EmpiricalHessian`, with the parts
+    `.gauss_newton` and `.curvature`, of any network and any trained leaves.
 
     Args:
-        objective: a `PopulationLoss`.
+        objective: a `PopulationLoss` or a `SquaredLoss`.
         network: where; for a population loss an array of inner weights will do.
         where: the trained leaves; a population loss has a closed form for the default,
             the inner weights, only.
@@ -34,6 +36,10 @@ def hessian(
             )
             raise ValueError(msg)
         return population_hessian(objective, network)
-    # the empirical losses go here
-    msg = f"objective is a {type(objective).__name__}; expected a PopulationLoss."
+    if isinstance(objective, SquaredLoss):
+        return empirical_hessian(objective, network, where)
+    msg = (
+        f"objective is a {type(objective).__name__}; expected a PopulationLoss or a "
+        "SquaredLoss."
+    )
     raise TypeError(msg)

@@ -78,6 +78,34 @@ class AbstractOperator(lx.AbstractLinearOperator):
         return jax.ShapeDtypeStruct((self.shape[0],), self.dtype)
 
 
+class AbstractSymmetricOperator(AbstractOperator):
+    """A symmetric $A$: only `mv` and `as_matrix` are its own."""
+
+    @property
+    def gram_terms(self) -> int:
+        """The order of the matrix, which is formed."""
+        return self.shape[0]
+
+    def rmv(self, vector: Float[Array, " rows"]) -> Float[Array, " cols"]:
+        """As `mv`."""
+        return self.mv(vector)
+
+    def gram(self) -> Float[Array, "rows rows"]:
+        """$A^2$; $A$ is formed."""
+        dense = self.as_matrix()
+        return matmul(dense, dense)
+
+    def cogram(self) -> Float[Array, "cols cols"]:
+        """As `gram`."""
+        return self.gram()
+
+    def cross_gram(
+        self, other: lx.AbstractLinearOperator
+    ) -> Float[Array, "rows other"]:
+        """Both matrices are formed."""
+        return dense_cross_gram(self, other)
+
+
 class Transpose(AbstractOperator):
     r"""$A^\top$ for a structured $A$; no numbers are moved."""
 
@@ -192,8 +220,21 @@ def require_matrix_bytes(shape: tuple[int, int], dtype: Any, what: str) -> None:
     )
 
 
+def require_hessian_bytes(p: int, dtype: Any, copies: int = 2) -> None:
+    """Refuses a (p, p) matrix and its parts when they would not fit in memory."""
+    dtype = jnp.dtype(dtype)
+    require_bytes(
+        copies * p * p * dtype.itemsize,
+        f"a Hessian of shape ({p}, {p}), {dtype.name}, and {copies - 1} more for its "
+        "parts",
+        'Use its product mv, `extreme(H, method="matrix-free")` or `density(H)`, '
+        "which need a few vectors.",
+    )
+
+
 # lineax asks these of every operator. A structured operator of ours promises no
-# structure that lineax could exploit: tags are added by lx.TaggedLinearOperator.
+# structure that lineax could exploit, but for the symmetric ones: tags are added by
+# lx.TaggedLinearOperator.
 for _predicate in (
     lx.is_symmetric,
     lx.is_diagonal,
@@ -205,6 +246,11 @@ for _predicate in (
     lx.has_unit_diagonal,
 ):
     _predicate.register(AbstractOperator)(lambda operator: False)  # noqa: ARG005
+
+
+@lx.is_symmetric.register(AbstractSymmetricOperator)
+def _(operator):  # noqa: ARG001
+    return True
 
 
 @lx.linearise.register(AbstractOperator)

@@ -13,6 +13,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float
 
 from jaxrelu._products import matmul
+from jaxrelu.operators import _pairs
 from jaxrelu.operators._interface import (
     AbstractOperator,
     dense_cross_gram,
@@ -106,10 +107,10 @@ class KhatriRao(AbstractOperator):
         return dense_cross_gram(self, other)
 
     def cogram(self) -> Float[Array, "cols cols"]:
-        r"""$J^\top J$; forms J, 2nm(kd)² operations."""
+        r"""$J^\top J$ by pairs, without J: n(kd)²/2 + nmk²/2 operations."""
         cols = self.shape[1]
-        require_matrix_bytes((cols, cols), self.dtype, "a p × p matrix")
-        return _cogram(self.as_matrix())
+        require_matrix_bytes((cols, 2 * cols), self.dtype, "a p × p matrix")
+        return _cogram(self.left, self.right)
 
     def as_matrix(self) -> Float[Array, "rows cols"]:
         """The (nm, kd) matrix."""
@@ -186,7 +187,7 @@ class GatedKhatriRao(AbstractOperator):
         return self.ungated().cross_gram(other)
 
     def cogram(self) -> Float[Array, "cols cols"]:
-        r"""$J^\top J$; forms J."""
+        r"""$J^\top J$ by pairs, without J; see `KhatriRao.cogram`."""
         return self.ungated().cogram()
 
     def as_matrix(self) -> Float[Array, "rows cols"]:
@@ -268,6 +269,25 @@ class Kronecker(AbstractOperator):
         return _rows(left, self.right).reshape(n * m, -1)
 
 
+def cross_cogram(one: AbstractOperator, two: AbstractOperator) -> Array | None:
+    r"""$A^\top B$ of blocks over the same samples; None unless both have factors."""
+    kinds = (KhatriRao, GatedKhatriRao, Kronecker)
+    if not (isinstance(one, kinds) and isinstance(two, kinds)):
+        return None
+    if isinstance(one, Kronecker) and isinstance(two, Kronecker):
+        return _kron_gram(one.left.T, two.left.T, one.right.T, two.right.T)
+    return _cross_cogram(*_factors(one), *_factors(two))
+
+
+def _factors(operator: KhatriRao | GatedKhatriRao | Kronecker) -> tuple[Array, Array]:
+    if isinstance(operator, GatedKhatriRao):
+        operator = operator.ungated()
+    left = operator.left
+    if left.ndim == 2:
+        left = jnp.broadcast_to(left[None], (operator.right.shape[0], *left.shape))
+    return left, operator.right
+
+
 def _same_split(one: KhatriRao, two: KhatriRao) -> bool:
     return (
         one.left.shape[2] == two.left.shape[2]
@@ -321,6 +341,5 @@ def _rows(left: Array, right: Array) -> Array:
     return (left[:, :, :, None] * right[:, None, None, :]).reshape(n * m, -1)
 
 
-@eqx.filter_jit
-def _cogram(dense: Array) -> Array:
-    return matmul(dense.T, dense)
+_cogram = eqx.filter_jit(_pairs.cogram)
+_cross_cogram = eqx.filter_jit(_pairs.cross_cogram)

@@ -14,6 +14,7 @@ from jaxrelu.operators._interface import (
     dense_cross_gram,
     require_matrix_bytes,
 )
+from jaxrelu.operators._khatri_rao import cross_cogram
 
 
 def _split(vector: Array, sizes: Sequence[int]) -> list[Array]:
@@ -88,11 +89,20 @@ class HStack(AbstractOperator):
         return dense_cross_gram(self, other)
 
     def cogram(self) -> Float[Array, "cols cols"]:
-        r"""$A^\top A$; forms A."""
+        r"""Blocks $A_i^\top A_j$ through the parts' factors; else A is formed."""
         cols = self.shape[1]
-        require_matrix_bytes((cols, cols), self.dtype, "a p × p matrix")
-        dense = self.as_matrix()
-        return matmul(dense.T, dense)
+        require_matrix_bytes((cols, 2 * cols), self.dtype, "a p × p matrix")
+        count = len(self.parts)
+        blocks = {}
+        for i, one in enumerate(self.parts):
+            blocks[i, i] = one.cogram()
+            for j in range(i + 1, count):
+                block = cross_cogram(one, self.parts[j])
+                if block is None:
+                    dense = self.as_matrix()
+                    return matmul(dense.T, dense)
+                blocks[i, j], blocks[j, i] = block, block.T
+        return jnp.block([[blocks[i, j] for j in range(count)] for i in range(count)])
 
     def as_matrix(self) -> Float[Array, "rows cols"]:
         """The parts' matrices side by side."""
