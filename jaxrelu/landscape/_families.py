@@ -1,0 +1,219 @@
+r"""The families of symmetric critical points, and Newton's method along them.
+
+Every family is a curve in k of zeros of the gradient restricted to block matrices
+(`_blocks`). It is named by its blocks and by where it goes for large k: a family is
+followed, in real k, from the end where its limit is known, so that no basin of
+attraction decides which point is found.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from jaxrelu._checks import check_choice
+from jaxrelu.landscape._blocks import (
+    Geometry,
+    Number,
+    assemble,
+    entries,
+    geometry,
+    get,
+    gradient,
+    hessian_product,
+)
+
+
+FAMILIES = ("global", "A", "I", "II", "M", "N")
+"""Names of the families; M and N take the size p of their small block."""
+
+PARAMETERS = {
+    "global": ("delta", "beta"),
+    "A": ("delta", "beta"),
+    "I": ("a", "b", "c", "e", "r"),
+    "II": ("a", "b", "c", "e", "r"),
+    "M": ("a", "b", "c", "e", "f", "r"),
+    "N": ("a", "b", "c", "e", "f", "r"),
+}
+
+
+class Family(NamedTuple):
+    """A family and the size of its block of fixed size: 0 where there is none."""
+
+    name: str
+    p: int
+
+    def sizes(self, free: Number) -> tuple[Number, ...]:
+        """Block sizes, ``free`` being that of the block that grows with k."""
+        if self.p == 0:
+            return (free,)
+        return (self.p, free) if self.name == "N" else (free, self.p)
+
+    @property
+    def label(self) -> str:
+        """As in print: M_2, N_6, II."""
+        return f"{self.name}_{self.p}" if self.name in ("M", "N") else self.name
+
+
+def family_of(name: str, p: int | None) -> Family:
+    """The family called ``name``: ``"M"`` with p, or ``"M_2"``.
+
+    Raises:
+        ValueError: an unknown name; p missing, superfluous or too small.
+    """
+    stem, _, tail = name.partition("_")
+    if tail.isdigit() and p is None:
+        name, p = stem, int(tail)
+    check_choice(name, FAMILIES, "name")
+    if name in ("global", "A", "I", "II"):
+        if p is not None:
+            msg = f"p is {p}, but family {name} has no block of a size to choose."
+            raise ValueError(msg)
+        return Family(name, 0 if name in ("global", "A") else 1)
+    least, alike = (2, "M_1 is II") if name == "M" else (3, "a block of A needs 3")
+    if not isinstance(p, int) or p < least:
+        msg = f"p is {p}; family {name} takes an integer p >= {least} ({alike})."
+        raise ValueError(msg)
+    return Family(name, p)
+
+
+def check_size(family: Family, k: Number) -> None:
+    """Refuses k below which the family's blocks are too small for it.
+
+    Raises:
+        ValueError: with the least k.
+    """
+    least = {"global": 1, "A": 3, "I": 4, "II": 3}.get(family.name, family.p + 2)
+    if k < least:
+        msg = f"k is {k}; family {family.label} starts at k = {least}."
+        raise ValueError(msg)
+
+
+# ------------------------------------------------------------------------------ Newton
+
+
+def reduced_system(point: Geometry) -> tuple[Any, Any]:
+    """Gradient and Jacobian in the free numbers, as matrices of the context."""
+    ctx, free = point.ctx, entries(point.sizes)
+    slope = gradient(point)
+    jacobian = ctx.matrix(len(free), len(free))
+    for j in range(len(free)):
+        unit = [0] * len(free)
+        unit[j] = 1
+        column = hessian_product(point, assemble(point.sizes, unit))
+        for i, entry in enumerate(free):
+            jacobian[i, j] = get(column, entry)
+    return ctx.matrix([get(slope, entry) for entry in free]), jacobian
+
+
+def newton(
+    ctx: Any,
+    sizes: Sequence[Number],
+    start: Sequence[Number],
+    tolerance: Number,
+    steps: int = 30,
+) -> tuple[list[Number], Number]:
+    """A zero of the reduced gradient near ``start``, and the length of the last step.
+
+    Raises:
+        ArithmeticError: no convergence: the steps stop shrinking above ``tolerance``.
+    """
+    x = [ctx.mpf(value) for value in start]
+    step = ctx.inf
+    for _ in range(steps):
+        point = geometry(ctx, sizes, assemble(sizes, x))
+        slope, jacobian = reduced_system(point)
+        move = ctx.lu_solve(jacobian, slope)
+        x = [value - change for value, change in zip(x, move, strict=True)]
+        last, step = step, max(abs(change) for change in move)
+        if step <= tolerance:
+            return x, step
+        if not step <= 2:
+            break
+        if step > last / 2 and step < ctx.sqrt(tolerance):
+            return x, step  # rounding is reached; the caller looks at the step
+    msg = f"Newton's method stopped with a step of {float(step):.1e}."
+    raise ArithmeticError(msg)
+
+
+def follow(
+    sizes_of: Callable[[Number], Sequence[Number]],
+    start: Sequence[float],
+    begin: float,
+    end: float,
+) -> list[float]:
+    """The solution at ``end`` on the curve through ``start`` at ``begin``, in float64.
+
+    Steps are in the logarithm of the parameter; one that moves the solution by more
+    than 0.1, or fails, is halved.
+
+    Raises:
+        ArithmeticError: the curve could not be followed.
+    """
+    import mpmath
+
+    ctx, tolerance = mpmath.fp, 1e-9
+    x, _ = newton(ctx, sizes_of(begin), start, tolerance)
+    here, target, step = math.log(begin), math.log(end), 0.5
+    while here != target:
+        there, size = target, end
+        if abs(target - here) > step:
+            there = here + math.copysign(step, target - here)
+            size = math.exp(there)
+        try:
+            new, _ = newton(ctx, sizes_of(size), x, tolerance, steps=8)
+            moved = max(abs(a - b) for a, b in zip(new, x, strict=True))
+        except (ArithmeticError, ValueError):
+            moved = math.inf
+        if moved > 0.1:
+            step /= 2
+            if step < 1e-4:
+                msg = f"the family could not be followed beyond size {size:.6g}."
+                raise ArithmeticError(msg)
+        else:
+            x, here, step = new, there, min(2 * step, 0.5)
+    return x
+
+
+# ------------------------------------------------------------------------------- seeds
+
+
+def seed(family: Family, k: Number, ctx: Any) -> list[Number]:
+    """A start for Newton's method at this k, good enough to converge from.
+
+    For large k the leading terms of the family's expansion in 1/k; below, and for N at
+    any k, `follow` from where those hold. N_p starts as A at dimension p next to a
+    block of vanishing size, which the family is joined to for real k.
+    """
+    if family.name == "global":
+        return [ctx.mpf(1), ctx.mpf(0)]
+    large = 200.0 * max(family.p, 1)
+    if family.name == "N":
+        block = newton_start(Family("A", 0), family.p)
+        start = [*block, -0.01, 1.07, 0.0, 0.02]
+        return follow(family.sizes, start, 0.05, min(float(k) - family.p, 1e5))
+    if k >= large:
+        return leading(family, ctx.mpf(k), ctx)
+    return newton_start(family, float(k), large)
+
+
+def newton_start(family: Family, k: float, large: float = 200.0) -> list[float]:
+    """Float64 solution at a small k, followed down from where the seeds are good."""
+    import mpmath
+
+    start = leading(family, large, mpmath.fp)
+    return follow(family.sizes, start, large - family.p, float(k) - family.p)
+
+
+def leading(family: Family, k: Number, ctx: Any) -> list[Number]:
+    """Leading terms of the expansion in 1/k, in the order of `PARAMETERS`."""
+    pi, p = ctx.pi, family.p
+    if family.name == "A":
+        return [-1 + 2 / k, 2 / k]
+    if family.name == "I":
+        c = (16 / pi - 12) / (pi * k**2)
+        e = 1 + (8 - 8 / pi) / (pi * k)
+        return [-1 + 2 / k, 2 / k, c, e, (2 - 4 / pi) / k]
+    a, b = 1 + 8 * p / (pi * k**2), -4 * p / (pi * k**2)
+    e = -1 + (2 + 8 / pi + 8 / pi**2) / k
+    r = 4 / (pi * k)
+    return [a, b, 2 / k, e, r] if p == 1 else [a, b, 2 / k, e, 2 / k, r]
