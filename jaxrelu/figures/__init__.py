@@ -17,6 +17,12 @@ from jaxrelu.figures._comparison import (
     plot_comparison as plot_comparison,
     plot_scaling as plot_scaling,
 )
+from jaxrelu.figures._landscape import (
+    plot_families as plot_families,
+    plot_multiplicities as plot_multiplicities,
+    plot_slice as plot_slice,
+    plot_weights as plot_weights,
+)
 from jaxrelu.figures._spectra import (
     plot_density as plot_density,
     plot_spectrum as plot_spectrum,
