@@ -149,8 +149,8 @@ def test_targets(load):
     rows = [
         made_row(load, "ours", size, seconds=1.1, peak_bytes=9 * numbers),
         made_row(load, "ours_ends", size, seconds=0.5, peak_bytes=3 * numbers),
-        made_row(load, "ours_gram", size, seconds=0.1),
-        made_row(load, "gram_formula", size, seconds=0.25),
+        made_row(load, "ours_gram_alone", size, seconds=0.1),
+        made_row(load, "gram_formula_alone", size, seconds=0.25),
         made_row(load, "lapack", size, seconds=1.0),
         made_row(load, "nngeometry", size, seconds=1.32),
         made_row(load, "sample_gram", size, seconds=143.1, status="stopped: a call"),

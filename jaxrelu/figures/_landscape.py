@@ -115,6 +115,8 @@ def plot_families(
         ax.axhline(0, color=GREY, lw=1)
     if k.size and k.max() > 30 * k.min():
         ax.set_xscale("log")
+    else:
+        ax.locator_params(axis="x", integer=True)
     return finish(ax, title, r"$k$", ylabel or words.get(quantity, quantity))
 
 
