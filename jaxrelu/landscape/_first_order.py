@@ -1,0 +1,280 @@
+r"""Many runs of gradient descent on a population loss, in one compiled loop.
+
+The gradient of $F(W) = \tfrac12 E_x(\sum_i a_i\sigma(w_i\cdot x) -
+\sum_j b_j\sigma(v_j\cdot x))^2$, $x \sim N(0, I_d)$, is
+$$\nabla_i F = \frac{a_i}{2\pi} \sum_u q_u\bigl(\lVert u\rVert\sin\theta_{iu}\,\bar w_i
+    + (\pi - \theta_{iu})\,u\bigr),$$
+$u$ running over the student's neurons with $q = a$ and the teacher's with $q = -b$
+(Safran et al. 2021, eq. (10)). It needs one cosine per pair. Off by $\delta$ at an
+angle, the sine taken of that same angle, a term moves by
+$\delta\sin\theta + O(\delta^2)$: what $\arccos$ loses near 0 and $\pi$, the gradient
+does not.
+"""
+
+import functools
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxrelu._products import matmul
+from jaxrelu.objectives import PopulationLoss
+
+
+Devices = tuple[Any, ...]  # of jax.Device, which is no type for a checker
+STATUS = ("below the tolerance", "out of steps", "diverged")
+_CHUNK = 16  # steps between two looks at who has finished
+_HALVINGS = 6
+
+
+def _arcsine_ratio() -> tuple[float, ...]:
+    """Polynomial for asin(√z)/√z on [0, 1/4], to double precision; top power first.
+
+    Chebyshev interpolation: the singularity at z = 1 makes it converge like 13.9^-m.
+    """
+    fit = np.polynomial.Chebyshev.interpolate(
+        lambda z: np.arcsin(np.sqrt(z)) / np.sqrt(z), 14, domain=[0, 0.25]
+    )
+    coefficients = fit.convert(kind=np.polynomial.Polynomial).coef
+    return tuple(float(c) for c in coefficients[::-1])
+
+
+_ARCSINE = _arcsine_ratio()
+
+
+def angle_and_sine(cosine: Float[Array, "..."]) -> tuple[Array, Array]:
+    r"""$\theta$ and $\sin\theta$ of one and the same angle, from $\cos\theta$.
+
+    Without branches and library calls, so that it vectorises: with $z = (1 - |c|)/2$
+    for $|c| \ge 1/2$ the half angle is $\arcsin\sqrt z$, else $\theta = \pi/2 -
+    \arcsin c$.
+    """
+    modulus = jnp.abs(cosine)
+    steep = modulus < 0.5
+    z = jnp.where(steep, cosine * cosine, jnp.maximum(1 - modulus, 0) / 2)
+    root, rest = jnp.sqrt(z), jnp.sqrt(1 - z)
+    ratio = jnp.full_like(z, _ARCSINE[0])
+    for coefficient in _ARCSINE[1:]:
+        ratio = ratio * z + coefficient
+    arc = root * ratio
+    acute = jnp.where(steep, math.pi / 2 - arc, 2 * arc)
+    theta = jnp.where(cosine < 0, math.pi - acute, acute)
+    return theta, jnp.where(steep, rest, 2 * root * rest)
+
+
+class Problem(eqx.Module):
+    """A population loss with the student's outer weights: what a run needs."""
+
+    inner: Float[Array, "k d"]
+    teacher_outer: Float[Array, " k"]
+    outer: Float[Array, " n"]
+
+    def __init__(self, objective: PopulationLoss, outer: Float[Array, " n"]):
+        self.inner = objective.teacher.inner
+        self.teacher_outer = objective.teacher.outer
+        self.outer = outer
+
+
+def gradients(
+    problem: Problem, weights: Float[Array, "b n d"]
+) -> Float[Array, "b n d"]:
+    r"""$\nabla F$ at many points; a few roundings of its largest term.
+
+    A zero neuron counts as one without a direction: its row is
+    $\tfrac{a_i}{4}\sum_u q_u u$ and no derivative.
+
+    Cost: 4n(n + k)d operations a point in matrix products, and about 25n(n + k) more.
+    """
+    batch, n, d = weights.shape
+    k = problem.inner.shape[0]
+    dtype = weights.dtype
+    teacher = jnp.broadcast_to(problem.inner, (batch, k, d))
+    every = jnp.concatenate([weights, teacher], axis=1)
+    norms = jnp.sqrt(jnp.sum(every * every, axis=2))
+    units = every / jnp.maximum(norms, jnp.finfo(dtype).tiny)[:, :, None]
+    signed = jnp.concatenate([problem.outer, -problem.teacher_outer])
+    cosines = matmul(units[:, :n], units.swapaxes(1, 2))
+    theta, sine = angle_and_sine(cosines)
+    along = jnp.sum(sine * (signed * norms)[:, None, :], axis=2)
+    towards = matmul((math.pi - theta) * signed, every)
+    scale = (problem.outer / (2 * math.pi))[:, None]
+    return scale * (along[:, :, None] * units[:, :n] + towards)
+
+
+class Descent(eqx.Module):
+    """Where runs of gradient descent stopped.
+
+    Attributes:
+        weights: the last iterates, (s, n, d).
+        gradient_norms: of those, (s,).
+        steps: gradient steps taken, (s,).
+        rates: the step size of each run, smaller than asked for after a divergence.
+        status: index into `STATUS`.
+    """
+
+    weights: Float[Array, "s n d"]
+    gradient_norms: Float[Array, " s"]
+    steps: Int[Array, " s"]
+    rates: Float[Array, " s"]
+    status: Int[Array, " s"]
+
+
+class _Slots(eqx.Module):
+    """The runs being computed, each in a slot, and the results so far."""
+
+    weights: Float[Array, "b n d"]
+    index: Int[Array, " b"]
+    steps: Int[Array, " b"]
+    rates: Float[Array, " b"]
+    next: Int[Array, ""]
+    results: Descent
+
+
+def _norms(gradient: Array) -> Array:
+    return jnp.sqrt(jnp.sum(gradient * gradient, axis=(1, 2)))
+
+
+def descend_block(
+    problem: Problem,
+    runs: Descent,
+    pending: Bool[Array, " s"],
+    tolerance: Float[Array, ""],
+    max_steps: Int[Array, ""],
+    slots: int,
+) -> Descent:
+    r"""Plain gradient descent $W \leftarrow W - \eta\nabla F(W)$ of the pending runs.
+
+    A run stops at its first iterate with $\lVert\nabla F\rVert \le$ ``tolerance``. Its
+    slot takes the next run, so that a slow run holds up none but the last few. What a
+    run does depends on no other run. A run whose weights grow a thousandfold starts
+    again from where it was given, at half the step size, a few times.
+    """
+    count = pending.shape[0]
+    size = jnp.sqrt(jnp.sum(problem.inner**2))
+    # pending runs first, the others never
+    order = jnp.argsort(~pending, stable=True).astype(jnp.int32)
+    waiting = jnp.sum(pending, dtype=jnp.int32)
+
+    def fill(state: _Slots, free: Array) -> _Slots:
+        place = state.next + jnp.cumsum(free, dtype=jnp.int32) - 1
+        place = jnp.where(free & (place < waiting), place, count)
+        found = order.at[place].get(mode="fill", fill_value=count)
+        index = jnp.where(free, found, state.index)
+        take = jnp.minimum(found, count - 1)
+
+        def pick(old, new):
+            shape = free.shape + (1,) * (old.ndim - 1)
+            return jnp.where(free.reshape(shape), new[take], old)
+
+        return _Slots(
+            pick(state.weights, runs.weights),
+            index,
+            pick(state.steps, runs.steps),
+            pick(state.rates, runs.rates),
+            state.next + jnp.sum(free, dtype=jnp.int32),
+            state.results,
+        )
+
+    def advance(state: _Slots) -> _Slots:
+        def step(_, carry):
+            weights, steps = carry
+            gradient = gradients(problem, weights)
+            active = (_norms(gradient) > tolerance) & (steps < max_steps)
+            rate = jnp.where(active, state.rates, 0)[:, None, None]
+            return weights - rate * gradient, steps + active
+
+        weights, steps = jax.lax.fori_loop(
+            0, _CHUNK, step, (state.weights, state.steps)
+        )
+        norms = _norms(gradients(problem, weights))
+        given = runs.weights.at[state.index].get(mode="fill", fill_value=1.0)
+        largest = 1e3 * (size + _norms(given))
+        wild = ~(_norms(weights) <= largest) & (state.index < count)
+        halvings = jnp.log2(runs.rates.at[state.index].get(mode="clip") / state.rates)
+        again = wild & (halvings < _HALVINGS - 0.5)
+        status = jnp.where(norms <= tolerance, jnp.int32(0), jnp.int32(1))
+        status = jnp.where(wild, jnp.int32(2), status)
+        finished = (norms <= tolerance) | (steps >= max_steps) | wild
+        finished &= ~again
+        # idle slots carry index `count`, which is dropped
+        where = jnp.where(finished, state.index, count)
+        old = state.results
+        results = Descent(
+            old.weights.at[where].set(weights, mode="drop"),
+            old.gradient_norms.at[where].set(norms, mode="drop"),
+            old.steps.at[where].set(steps, mode="drop"),
+            old.rates.at[where].set(state.rates, mode="drop"),
+            old.status.at[where].set(status, mode="drop"),
+        )
+        first = runs.steps.at[state.index].get(mode="clip")
+        restart = again[:, None, None]
+        state = _Slots(
+            jnp.where(restart, given, weights),
+            state.index,
+            jnp.where(again, first, steps),
+            jnp.where(again, state.rates / 2, state.rates),
+            state.next,
+            results,
+        )
+        return fill(state, finished)
+
+    empty = jnp.full((slots,), count, jnp.int32)
+    state = _Slots(
+        jnp.ones((slots, *runs.weights.shape[1:]), runs.weights.dtype),
+        empty,
+        jnp.zeros_like(empty),
+        jnp.ones((slots,), runs.rates.dtype),
+        jnp.zeros_like(waiting),
+        runs,
+    )
+    state = fill(state, jnp.ones((slots,), bool))
+    done = jax.lax.while_loop(
+        lambda state: jnp.any(state.index < count), advance, state
+    )
+    return done.results
+
+
+def over_devices(function: Any, devices: Devices) -> Any:
+    """``function(shared, block) -> block`` with the blocks' rows split over devices.
+
+    Every device runs its rows by itself: nothing is exchanged, so no loop waits for
+    another device at each step. The number of rows must be a multiple of the devices.
+    """
+    if len(devices) == 1:
+        return function
+    axes = (AxisType.Auto,)
+    mesh = Mesh(np.array(devices), ("runs",), axis_types=axes)
+    rows = PartitionSpec("runs")
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), rows),
+        out_specs=rows,
+        check_vma=False,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("slots", "devices"))
+def descend(
+    problem: Problem,
+    runs: Descent,
+    pending: Bool[Array, " s"],
+    tolerance: Float[Array, ""],
+    max_steps: Int[Array, ""],
+    slots: int,
+    devices: Devices,
+) -> Descent:
+    """`descend_block` with the runs split over devices, ``slots`` at once on each."""
+
+    def block(shared, mine):
+        problem, tolerance, max_steps = shared
+        runs, pending = mine
+        return descend_block(problem, runs, pending, tolerance, max_steps, slots)
+
+    shared = (problem, tolerance, max_steps)
+    return over_devices(block, devices)(shared, (runs, pending))
