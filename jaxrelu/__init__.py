@@ -5,6 +5,7 @@ from jaxrelu import (
     data as data,
     networks as networks,
     operators as operators,
+    realization as realization,
     spectra as spectra,
     theory as theory,
 )
