@@ -18,6 +18,7 @@ ErrorKind = Literal[
     "rounding bound",
     "quadrature estimate",
     "standard error",
+    "truncation estimate",
     "exact",
 ]
 """What the number in an ``error`` field means.
@@ -29,6 +30,7 @@ ErrorKind = Literal[
   a square root, as independent rounding errors do; nothing else was approximated.
 * ``"quadrature estimate"``: difference of two quadrature orders.
 * ``"standard error"``: one standard deviation of a Monte Carlo mean.
+* ``"truncation estimate"``: the last term kept of an expansion, as a guess of the rest.
 * ``"exact"``: integer or rational arithmetic; ``error`` is 0.
 """
 

@@ -45,16 +45,12 @@ def entries(sizes: Sequence[Number]) -> list[Entry]:
     return found
 
 
-def count(sizes: Sequence[Number], entry: Entry) -> Number:
-    """How many entries of the matrix one free number fills."""
-    a, b, diagonal = entry
-    return sizes[a] * (1 if diagonal else sizes[b] - (a == b))
-
-
-def get(matrix: BlockMatrix, entry: Entry) -> Number:
-    """The number at ``entry``."""
-    a, b, diagonal = entry
-    return matrix.diag[a] if diagonal else matrix.cross[a][b]
+def flatten(sizes: Sequence[Number], matrix: BlockMatrix) -> list[Number]:
+    """The numbers of a block matrix in the order of `entries`."""
+    return [
+        matrix.diag[a] if diagonal else matrix.cross[a][b]
+        for a, b, diagonal in entries(sizes)
+    ]
 
 
 def assemble(sizes: Sequence[Number], values: Sequence[Number]) -> BlockMatrix:
@@ -70,7 +66,12 @@ def assemble(sizes: Sequence[Number], values: Sequence[Number]) -> BlockMatrix:
 
 def inner(sizes: Sequence[Number], x: BlockMatrix, y: BlockMatrix) -> Number:
     r"""$\operatorname{tr} X^\top Y$."""
-    return sum(count(sizes, e) * get(x, e) * get(y, e) for e in entries(sizes))
+    total = 0
+    for a, p in enumerate(sizes):
+        total += p * x.diag[a] * y.diag[a]
+        for b, q in enumerate(sizes):
+            total += p * (q - (a == b)) * x.cross[a][b] * y.cross[a][b]
+    return total
 
 
 class _Orbit(NamedTuple):
@@ -137,6 +138,7 @@ class _Pair(NamedTuple):
     """A row i of block a against an orbit of neurons or of teacher directions."""
 
     orbit: Any  # None: the teacher of the row's own index
+    times: Number  # vectors in the orbit
     norm: Number
     cos: Number
     sin: Number
@@ -176,7 +178,7 @@ def geometry(ctx: Any, sizes: Sequence[Number], weights: BlockMatrix) -> Geometr
         sin = ctx.sqrt(_self_dot(sizes, rest, rest, a)) / norms[a]
         cos = weights.diag[a] / norms[a]
         own = [1] + [0] * m
-        row = [_Pair(None, 1, cos, sin, ctx.atan2(sin, cos), own)]
+        row = [_Pair(None, 1, 1, cos, sin, ctx.atan2(sin, cos), own)]
         for orbit in _orbits(sizes, a):
             cos = weights.cross[a][orbit.block] / norms[a]
             row.append(_pair(ctx, orbit, 1, cos, _teacher_sum(m, orbit)))
@@ -187,11 +189,7 @@ def geometry(ctx: Any, sizes: Sequence[Number], weights: BlockMatrix) -> Geometr
 def _pair(ctx, orbit, norm, cos, total) -> _Pair:
     cos = min(max(cos, -1), 1)
     sin = ctx.sqrt((1 - cos) * (1 + cos))
-    return _Pair(orbit, norm, cos, sin, ctx.atan2(sin, cos), total)
-
-
-def _times(pair: _Pair) -> Number:
-    return 1 if pair.orbit is None else pair.orbit.size
+    return _Pair(orbit, orbit.size, norm, cos, sin, ctx.atan2(sin, cos), total)
 
 
 def scaled_laplacian(point: Geometry, a: int) -> Number:
@@ -201,8 +199,8 @@ def scaled_laplacian(point: Geometry, a: int) -> Number:
     \sum_j \sin\theta_{i,v_j})$ for i in block a; it is the trace of
     $H_{ii} - \frac12 I$ over d.
     """
-    total = sum(_times(q) * q.norm * q.sin for q in point.neurons[a])
-    total -= sum(_times(q) * q.sin for q in point.teachers[a])
+    total = sum(q.times * q.norm * q.sin for q in point.neurons[a])
+    total -= sum(q.times * q.sin for q in point.teachers[a])
     return total / (2 * point.ctx.pi * point.norms[a])
 
 
@@ -217,7 +215,7 @@ def loss(point: Geometry) -> Number:
         for sign, pairs in ((0.5, point.neurons[a]), (-1, point.teachers[a])):
             for q in pairs:
                 kernel = q.sin + (ctx.pi - q.angle) * q.cos
-                total += sign * size * _times(q) * norm * q.norm * kernel / (2 * ctx.pi)
+                total += sign * size * q.times * norm * q.norm * kernel / (2 * ctx.pi)
     return total
 
 
@@ -233,7 +231,7 @@ def loss_of_critical(point: Geometry) -> Number:
         total -= size * point.norms[a] ** 2 / 4
         for q in point.neurons[a]:
             kernel = q.sin + (ctx.pi - q.angle) * q.cos
-            factor = size * _times(q) * point.norms[a] * q.norm / (4 * ctx.pi)
+            factor = size * q.times * point.norms[a] * q.norm / (4 * ctx.pi)
             total -= factor * kernel
     return total
 
@@ -272,14 +270,16 @@ def _hessian_row(point: Geometry, u: BlockMatrix, a: int) -> list[Number]:
     on_u, on_w = curvature + ctx.pi, -curvature * own / norm
     rest: list[tuple[Number, list[Number]]] = []
     products = [(1, q, _dot(sizes, u, a, w, q.orbit)) for q in point.neurons[a]]
-    products += [(-1, q, _teacher_dot(u, a, q)) for q in point.teachers[a]]
+    for q in point.teachers[a]:
+        b = None if q.orbit is None else q.orbit.block
+        products.append((-1, q, u.diag[a] if b is None else u.cross[a][b]))
     for sign, q, product in products:
         if q.sin == 0:
             continue
         # sin |w_j| / |w_i| n (n . u_i), n = (unit w_j - cos unit w_i) / sin
         across = (product / q.norm - q.cos * own) / q.sin
         rest.append((sign * across / norm, q.total))
-        on_w -= sign * across * _times(q) * q.cos * q.norm / norm**2
+        on_w -= sign * across * q.times * q.cos * q.norm / norm**2
     for q in point.neurons[a]:
         rest.append((ctx.pi - q.angle, _orbit_sum(u, a, q.orbit)))
         if q.sin == 0:
@@ -287,13 +287,9 @@ def _hessian_row(point: Geometry, u: BlockMatrix, a: int) -> list[Number]:
         b = q.orbit.block
         along = _self_dot(sizes, w, u, b) / q.norm / q.sin
         across = _dot(sizes, w, a, u, q.orbit) / norm / q.sin
-        on_w += _times(q) * (along - q.cos * across) / norm
+        on_w += q.times * (along - q.cos * across) / norm
         rest.append(((across - q.cos * along) / q.norm, q.total))
     row = [on_u * x + on_w * y for x, y in zip(own_u, own_w, strict=True)]
     for factor, vector in rest:
         row = [x + factor * y for x, y in zip(row, vector, strict=True)]
     return [x / (2 * ctx.pi) for x in row]
-
-
-def _teacher_dot(u, a, q) -> Number:
-    return u.diag[a] if q.orbit is None else u.cross[a][q.orbit.block]

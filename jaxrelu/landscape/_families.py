@@ -16,8 +16,8 @@ from jaxrelu.landscape._blocks import (
     Number,
     assemble,
     entries,
+    flatten,
     geometry,
-    get,
     gradient,
     hessian_product,
 )
@@ -94,15 +94,14 @@ def check_size(family: Family, k: Number) -> None:
 def reduced_system(point: Geometry) -> tuple[Any, Any]:
     """Gradient and Jacobian in the free numbers, as matrices of the context."""
     ctx, free = point.ctx, entries(point.sizes)
-    slope = gradient(point)
-    jacobian = ctx.matrix(len(free), len(free))
+    columns = []
     for j in range(len(free)):
         unit = [0] * len(free)
         unit[j] = 1
         column = hessian_product(point, assemble(point.sizes, unit))
-        for i, entry in enumerate(free):
-            jacobian[i, j] = get(column, entry)
-    return ctx.matrix([get(slope, entry) for entry in free]), jacobian
+        columns.append(flatten(point.sizes, column))
+    slope = ctx.matrix(flatten(point.sizes, gradient(point)))
+    return slope, ctx.matrix(columns).T
 
 
 def newton(
@@ -188,7 +187,7 @@ def seed(family: Family, k: Number, ctx: Any) -> list[Number]:
         return [ctx.mpf(1), ctx.mpf(0)]
     large = 200.0 * max(family.p, 1)
     if family.name == "N":
-        block = newton_start(Family("A", 0), family.p)
+        block = newton_start(Family("A", 0), float(family.p))
         start = [*block, -0.01, 1.07, 0.0, 0.02]
         return follow(family.sizes, start, 0.05, min(float(k) - family.p, 1e5))
     if k >= large:

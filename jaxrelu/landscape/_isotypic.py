@@ -16,7 +16,6 @@ from jaxrelu.landscape._blocks import (
     Geometry,
     Number,
     assemble,
-    count,
     entries,
     geometry,
     hessian_product,
@@ -217,8 +216,3 @@ def orthogonal(point: Geometry, outside: Number) -> list[Component]:
             else:
                 small[a][b] = ctx.sqrt(size * sizes[b]) * overlap
     return [Component("outside: trivial", small, outside), *found]
-
-
-def dimension(sizes: Sequence[Number]) -> Number:
-    """Number of free numbers times how often each occurs: the square of k."""
-    return sum(count(sizes, e) for e in entries(sizes))
