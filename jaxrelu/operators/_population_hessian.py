@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
@@ -14,13 +13,13 @@ from jaxrelu._memory import require_bytes
 from jaxrelu._products import matmul
 from jaxrelu.activations._angle import angle_pair, row_norms, unit_rows
 from jaxrelu.objectives import PopulationLoss
-from jaxrelu.operators._interface import AbstractOperator, dense_cross_gram
+from jaxrelu.operators._interface import AbstractSymmetricOperator
 
 
 _BLOCK = 2**20  # numbers at once in a product
 
 
-class PopulationHessian(AbstractOperator):
+class PopulationHessian(AbstractSymmetricOperator):
     r"""$\nabla^2 F(W)$ with respect to the inner weights, $nd \times nd$, symmetric.
 
     Vectors are $W$ row by row. The $d \times d$ blocks are
@@ -75,19 +74,10 @@ class PopulationHessian(AbstractOperator):
         """Floating dtype of the entries."""
         return self.units.dtype
 
-    @property
-    def gram_terms(self) -> int:
-        """One row of the matrix: its Gram matrix is a product of matrices."""
-        return self.shape[0]
-
     def mv(self, vector: Float[Array, " cols"]) -> Float[Array, " rows"]:
         """$H u$ without the matrix: O(n(n + k)d) operations, O(n(n + k)) numbers."""
         rows = vector.reshape(len(self.traces), -1)
         return _product(self, rows).reshape(-1)
-
-    def rmv(self, vector: Float[Array, " rows"]) -> Float[Array, " cols"]:
-        """The same as `mv`."""
-        return self.mv(vector)
 
     def own_blocks(self) -> Float[Array, "n d d"]:
         r"""$H'_{ii} = H_{ii} - \tfrac12 a_i^2 I$, what a neuron's split sees.
@@ -135,25 +125,6 @@ class PopulationHessian(AbstractOperator):
         the neurons adds the eigenvalues of $M$ once more.
         """
         return self.gates + jnp.diag(self.traces)
-
-    def gram(self) -> Float[Array, "rows rows"]:
-        """$H^2$, by forming $H$."""
-        return self.cross_gram(self)
-
-    def cogram(self) -> Float[Array, "cols cols"]:
-        """$H^2$, by forming $H$."""
-        return self.cross_gram(self)
-
-    def cross_gram(
-        self, other: lx.AbstractLinearOperator
-    ) -> Float[Array, "rows other"]:
-        """By forming both matrices."""
-        return dense_cross_gram(self, other)
-
-
-@lx.is_symmetric.register(PopulationHessian)
-def _(operator):  # noqa: ARG001
-    return True
 
 
 def population_hessian(objective: PopulationLoss, student: Any) -> PopulationHessian:
@@ -224,7 +195,9 @@ def _own_blocks(hessian: PopulationHessian) -> Array:
         across,
         precision=jax.lax.Precision.HIGHEST,
     )
-    flat = jnp.eye(d, dtype=starts.dtype) - starts[:, :, None] * starts[:, None, :]
+    flat = (
+        jnp.eye(d, dtype=starts.dtype)[None] - starts[:, :, None] * starts[:, None, :]
+    )
     return curved + hessian.traces[:, None, None] * flat
 
 
