@@ -14,6 +14,7 @@ from jaxrelu.landscape._dimensions import (
     critical_dimension as critical_dimension,
     family_table as family_table,
 )
+from jaxrelu.landscape._full_spectrum import hessian_spectrum as hessian_spectrum
 from jaxrelu.landscape._names import family_name as family_name
 from jaxrelu.landscape._runs import (
     POLISHED_BY as POLISHED_BY,
