@@ -4,6 +4,14 @@ from jaxrelu.landscape._classification import (
     CriticalPoints as CriticalPoints,
     classify as classify,
 )
+from jaxrelu.landscape._convexity_failures import (
+    OpenedPair as OpenedPair,
+    cubic_decay_constant as cubic_decay_constant,
+    cubic_growth_constant as cubic_growth_constant,
+    opened_pair as opened_pair,
+    tilt_curvature as tilt_curvature,
+    toy_valley as toy_valley,
+)
 from jaxrelu.landscape._critical_points import (
     find_critical_points as find_critical_points,
     refine_critical_points as refine_critical_points,
@@ -15,11 +23,32 @@ from jaxrelu.landscape._dimensions import (
     family_table as family_table,
 )
 from jaxrelu.landscape._full_spectrum import hessian_spectrum as hessian_spectrum
+from jaxrelu.landscape._global_minima import (
+    GlobalMinimumTest as GlobalMinimumTest,
+    global_minimum as global_minimum,
+    is_global_minimum as is_global_minimum,
+    sample_global_minimum as sample_global_minimum,
+)
+from jaxrelu.landscape._global_spectrum import (
+    coupling_spectrum as coupling_spectrum,
+    global_minimum_spectrum as global_minimum_spectrum,
+    pulled_back_hessian as pulled_back_hessian,
+    split_minimum_spectrum as split_minimum_spectrum,
+    strong_convexity_constant as strong_convexity_constant,
+)
 from jaxrelu.landscape._names import family_name as family_name
+from jaxrelu.landscape._parallel_pair import (
+    ParallelPair as ParallelPair,
+    parallel_pair as parallel_pair,
+)
 from jaxrelu.landscape._runs import (
     POLISHED_BY as POLISHED_BY,
     Runs as Runs,
     starting_weights as starting_weights,
+)
+from jaxrelu.landscape._series import (
+    HalfPowerSeries as HalfPowerSeries,
+    series as series,
 )
 from jaxrelu.landscape._symmetric import (
     IsotypicPart as IsotypicPart,
