@@ -11,7 +11,7 @@ from jaxrelu._checks import is_concrete
 from jaxrelu._products import matmul
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
-from jaxrelu.operators import hessian
+from jaxrelu.operators._population_hessian import population_hessian
 from jaxrelu.spectra import spectrum
 from jaxrelu.spectra._distinct import DistinctSpectrum
 
@@ -56,7 +56,7 @@ def hessian_spectrum(objective: PopulationLoss, student: Any) -> DistinctSpectru
         basis = jnp.asarray(basis[:rank].T)
         inside = lambda net: Shallow(matmul(net.inner, basis), net.outer)
         objective, student = PopulationLoss(inside(teacher)), inside(student)
-    operator = hessian(objective, student)
+    operator = population_hessian(objective, student)
     span = spectrum(operator)
     # entries and basis: each weight is off by a few roundings of its norm
     norms = np.linalg.norm(rows, axis=1)
