@@ -22,6 +22,10 @@ from jaxrelu.landscape._dimensions import (
     critical_dimension as critical_dimension,
     family_table as family_table,
 )
+from jaxrelu.landscape._escape import (
+    Escape as Escape,
+    escape as escape,
+)
 from jaxrelu.landscape._full_spectrum import hessian_spectrum as hessian_spectrum
 from jaxrelu.landscape._global_minima import (
     GlobalMinimumTest as GlobalMinimumTest,
@@ -36,7 +40,19 @@ from jaxrelu.landscape._global_spectrum import (
     split_minimum_spectrum as split_minimum_spectrum,
     strong_convexity_constant as strong_convexity_constant,
 )
+from jaxrelu.landscape._minimum_certificate import (
+    MinimumCertificate as MinimumCertificate,
+    MinimumCondition as MinimumCondition,
+    certify_minimum as certify_minimum,
+    third_derivative_bound as third_derivative_bound,
+)
 from jaxrelu.landscape._names import family_name as family_name
+from jaxrelu.landscape._new_neuron import (
+    NewNeuronDescent as NewNeuronDescent,
+    OriginMaximum as OriginMaximum,
+    new_neuron_descent as new_neuron_descent,
+    origin_maximum as origin_maximum,
+)
 from jaxrelu.landscape._parallel_pair import (
     ParallelPair as ParallelPair,
     parallel_pair as parallel_pair,
@@ -49,6 +65,13 @@ from jaxrelu.landscape._runs import (
 from jaxrelu.landscape._series import (
     HalfPowerSeries as HalfPowerSeries,
     series as series,
+)
+from jaxrelu.landscape._split import (
+    SplitVerdict as SplitVerdict,
+    add_neuron as add_neuron,
+    split as split,
+    split_hessian as split_hessian,
+    split_verdict as split_verdict,
 )
 from jaxrelu.landscape._symmetric import (
     IsotypicPart as IsotypicPart,
