@@ -28,7 +28,7 @@ import lineax as lx
 import numpy as np
 
 import jaxrelu as jr
-from jaxrelu import figures, theory
+from jaxrelu import cli, figures, theory
 from jaxrelu.activations import (
     activation,
     dual_kernel,
@@ -37,7 +37,6 @@ from jaxrelu.report import (
     Code,
     Heading,
     Picture,
-    Progress,
     Table,
     Text,
     number,
@@ -447,16 +446,7 @@ def descent_figure(
 def main(config: Config) -> dict[str, Any]:
     """Runs everything; returns the numbers behind the tables."""
     config = config.sized()
-    say = Progress()
-    platform = jax.default_backend()
-    say(f"{platform}: {jax.device_count()} × {jax.devices()[0].device_kind}")
-    if config.require not in (None, platform):
-        msg = (
-            f"JAX runs on {platform!r}; --require asked for {config.require!r}. "
-            "Install the matching extra (cuda, cuda12, tpu), or leave the flag out."
-        )
-        raise SystemExit(msg)
-
+    say = cli.start(config.require)
     key = jrandom.key(config.seed)
     pick, weights, draws, points = jrandom.split(key, 4)
     everything = jr.data.digits()
@@ -636,9 +626,4 @@ def story(
 
 
 if __name__ == "__main__":
-    try:
-        import tyro
-    except ImportError:
-        msg = 'the options are read by tyro. Run: pip install "jaxrelu[all]"'
-        raise SystemExit(msg) from None
-    main(tyro.cli(Config))
+    cli.run(main, Config)

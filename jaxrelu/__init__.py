@@ -3,6 +3,7 @@
 from jaxrelu import (
     activations as activations,
     data as data,
+    landscape as landscape,
     networks as networks,
     operators as operators,
     realization as realization,
@@ -14,6 +15,10 @@ from jaxrelu._results import RESULTS as RESULTS, Estimate as Estimate
 from jaxrelu.dynamics import (
     Trajectory as Trajectory,
     gradient_descent as gradient_descent,
+)
+from jaxrelu.landscape import (
+    find_critical_points as find_critical_points,
+    symmetric_minimum as symmetric_minimum,
 )
 from jaxrelu.networks import (
     DenseNetwork as DenseNetwork,
