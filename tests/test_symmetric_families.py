@@ -12,10 +12,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from jaxrelu import MemoryRefusedError
 from jaxrelu.landscape import (
-    critical_dimension,
-    family_table,
     symmetric_critical_point,
     symmetric_minimum,
 )

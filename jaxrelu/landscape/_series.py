@@ -81,9 +81,12 @@ class HalfPowerSeries(eqx.Module):
         k = jnp.asarray(k, float) if number else as_floating(k, "k")
         small = 1 / jnp.sqrt(k)
         total = size = last = jnp.zeros_like(k)
-        for j in self.powers:
-            last = np.asarray(float(self.coefficient(j)), k.dtype) * small**j
-            total, size = total + last, size + jnp.abs(last)
+        power = jnp.ones_like(k)
+        for j in range(self.next_power):
+            if j in self.powers:
+                last = np.asarray(float(self.coefficient(j)), k.dtype) * power
+                total, size = total + last, size + jnp.abs(last)
+            power = power * small
         rounding = len(self.powers) * jnp.finfo(k.dtype).eps * size
         return Estimate(
             value=total,
