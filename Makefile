@@ -73,6 +73,10 @@ bench: $(VENV)/.bench ## the benchmark table, beside those peers that are instal
 bench-scaling: $(VENV)/.bench ## time against n, k and d, with fitted exponents
 	$(PY) benchmarks/scaling.py $(ARGS)
 
+.PHONY: bench-hessian
+bench-hessian: $(VENV)/.bench ## Hessians and critical points, beside the same peers
+	$(PY) benchmarks/population_hessian.py $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: .venv-peers/.installed .venv-nt/.installed ## what the benchmark compares with
 
@@ -98,7 +102,8 @@ $(VENV)/.lint: $(PY) pyproject.toml constraints.txt
 # alone comes from an index of its own; give it through PIP_EXTRA_INDEX_URL to save 3 GB.
 .venv-peers/.installed: Makefile
 	$(call create,.venv-peers)
-	.venv-peers/bin/python $(PIP) install 'torch==2.13.0' 'nngeometry==0.4'
+	.venv-peers/bin/python $(PIP) install 'torch==2.13.0' 'nngeometry==0.4' \
+		'curvlinops-for-pytorch==3.0.1'
 	@touch $@
 
 # neural-tangents declares TensorFlow, which only its `experimental` module imports.

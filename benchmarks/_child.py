@@ -31,6 +31,7 @@ _PACKAGES = (
     "jaxrelu",
     "torch",
     "nngeometry",
+    "curvlinops-for-pytorch",
     "neural-tangents",
 )
 

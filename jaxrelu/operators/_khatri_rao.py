@@ -188,7 +188,9 @@ class GatedKhatriRao(AbstractOperator):
 
     def cogram(self) -> Float[Array, "cols cols"]:
         r"""$J^\top J$ by pairs, without J; see `KhatriRao.cogram`."""
-        return self.ungated().cogram()
+        cols = self.shape[1]
+        require_matrix_bytes((cols, 2 * cols), self.dtype, "a p × p matrix")
+        return _gated_cogram(self)
 
     def as_matrix(self) -> Float[Array, "rows cols"]:
         """The (n, kd) matrix."""
@@ -339,6 +341,12 @@ def _kron_gram(slow: Array, slow2: Array, fast: Array, fast2: Array) -> Array:
 def _rows(left: Array, right: Array) -> Array:
     n, m, _ = left.shape
     return (left[:, :, :, None] * right[:, None, None, :]).reshape(n * m, -1)
+
+
+@eqx.filter_jit
+def _gated_cogram(operator: GatedKhatriRao) -> Array:
+    whole = operator.ungated()
+    return _pairs.cogram(whole.left, whole.right)
 
 
 _cogram = eqx.filter_jit(_pairs.cogram)

@@ -184,4 +184,4 @@ def _positions(size: int) -> Array:
     index = jnp.arange(size, dtype=jnp.int32)
     low = jnp.minimum(index[:, None], index[None])
     high = jnp.maximum(index[:, None], index[None])
-    return low * (2 * size - low - 1) // 2 + high
+    return (low * (2 * size - low - 1) >> 1) + high  # no division: one per entry
