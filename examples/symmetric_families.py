@@ -214,7 +214,8 @@ def draw(config: Config) -> Mapping[str, Any]:
     )
     limits, (left, right) = figures.panels(2)
     figures.plot_families(far, "loss", title="Loss, to a million neurons", ax=left)
-    left.set_yscale("symlog", linthresh=1e-6)
+    left.set_yscale("symlog", linthresh=1e-7)
+    left.set_ylim(-1e-8, 1)
     figures.plot_families(far, "smallest", title="Its curvature", ax=right)
     spectra = {name: point.hessian_spectrum() for name, point in points.items()}
     million = symmetric_minimum("II", max(config.large)).hessian_spectrum()

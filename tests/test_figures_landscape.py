@@ -40,8 +40,10 @@ def test_multiplicities_are_heights():
     assert drawn == {(0.5, 1.0), (0.1, 45.0), (7.0, 1e12), (-0.2, 3.5)}
     assert ax.get_yscale() == "log"
     assert ax.get_xscale() == "symlog"
-    near = figures.plot_multiplicities({"one": spectra["one"]}).axes[0]
-    assert near.get_xscale() == "linear"
+    assert ax.get_xlim()[0] < -0.2 < 7.0 < ax.get_xlim()[1]
+    for values, scale in (((0.5, 0.1), "linear"), ((90.0, 0.1), "log")):
+        one = Spectrum(np.array(values), (1, 45))
+        assert figures.plot_multiplicities({"one": one}).axes[0].get_xscale() == scale
 
 
 def test_families_are_hollow_where_they_are_no_minimum():

@@ -28,8 +28,9 @@ def plot_multiplicities(
 ) -> Any:
     """Distinct eigenvalues as stems, as high as their multiplicity, one row of colours.
 
-    A vertical line marks 0. Both axes are logarithmic where the numbers ask for it: the
-    height always, the eigenvalues beyond ±1 (`symlog`).
+    The heights are on a logarithmic axis. So are the eigenvalues where all are positive
+    and reach over more than a decade; otherwise a vertical line marks 0, and the axis
+    is logarithmic beyond ±1 where some are large.
 
     Args:
         spectra: name → `DistinctSpectrum`, or anything with `values` and
@@ -42,13 +43,13 @@ def plot_multiplicities(
         ImportError: Matplotlib is missing.
     """
     ax = axes_of(ax)
-    widest = 1.0
+    everything = []
     for i, (shade, (name, spectrum)) in enumerate(
         zip(colours(len(spectra)), spectra.items(), strict=True)
     ):
         values = row_of(spectrum.values, name)
         heights = np.array([float(m) for m in spectrum.multiplicities])
-        widest = max(widest, float(np.abs(values).max()))
+        everything.append(values)
         ax.vlines(values, 0.7, heights, color=shade, lw=1.2, alpha=0.6)
         ax.plot(
             values,
@@ -59,11 +60,17 @@ def plot_multiplicities(
             color=shade,
             label=name,
         )
-    ax.axvline(0, color=GREY, lw=1)
+    every = np.concatenate(everything or [np.ones(1)])
+    low, high = float(every.min()), float(every.max())
     ax.set_yscale("log")
     ax.set_ylim(bottom=0.7)
-    if widest > 4:
+    if low > 0 and high > 10 * low:
+        ax.set_xscale("log")
+    else:
+        ax.axvline(0, color=GREY, lw=1)
+    if low <= 0 and max(high, -low) > 4:
         ax.set_xscale("symlog", linthresh=1)
+        ax.set_xlim(1.5 * min(low, -0.5), 1.5 * max(high, 0.5))
     return finish(ax, title, xlabel, "multiplicity")
 
 
