@@ -59,6 +59,14 @@ def gradient_descent(
 
     Cost: T forward and backward passes; the memory of one, and 3T numbers.
     """
+    trained, rest, rate = begin(network, learning_rate, num_steps, where)
+    return _descend(objective, trained, rest, rate, num_steps)
+
+
+def begin(
+    network: PyTree, learning_rate: Any, num_steps: int, where: Callable | None
+) -> tuple[PyTree, PyTree, Array]:
+    """Checked arguments: the trained leaves, the others, the step size."""
     if num_steps < 1:
         msg = f"num_steps is {num_steps}; expected at least 1."
         raise ValueError(msg)
@@ -66,8 +74,7 @@ def gradient_descent(
         check_positive(float(learning_rate), "learning_rate")
     trained, rest = eqx.partition(network, where_spec(network, where))
     dtype = jax.tree.leaves(trained)[0].dtype
-    rate = jnp.asarray(learning_rate, dtype)
-    return _descend(objective, trained, rest, rate, num_steps)
+    return trained, rest, jnp.asarray(learning_rate, dtype)
 
 
 @eqx.filter_jit
@@ -79,16 +86,40 @@ def _descend(
     def loss_of(trained):
         return objective(eqx.combine(trained, rest))
 
-    def step(carry, _):
-        trained, state, path = carry
+    def advance(trained, state, _):
         loss, gradient = jax.value_and_grad(loss_of)(trained)
         update, state = optimiser.update(gradient, state)
-        moved = optax.apply_updates(trained, update)
-        record = (loss, _distance(trained, start), path)
-        return (moved, state, path + optax.tree.norm(update)), record
+        return loss, update, state
 
-    first = (start, optimiser.init(start), jnp.zeros_like(rate))
-    (end, _, path), records = jax.lax.scan(step, first, length=num_steps)
+    draws = jnp.arange(num_steps)
+    state = optimiser.init(start)
+    return record(loss_of, advance, start, state, draws, rest, rate)
+
+
+def record(
+    loss_of: Callable,
+    advance: Callable,
+    start: PyTree,
+    state: PyTree,
+    draws: PyTree,
+    rest: PyTree,
+    rate: Array,
+) -> Trajectory:
+    """Scans ``advance`` and records losses, distances and path lengths.
+
+    ``advance(trained, state, draw)`` gives the loss at ``trained``, the displacement
+    and the next state; one draw for each step.
+    """
+
+    def step(carry, draw):
+        trained, state, path = carry
+        loss, update, state = advance(trained, state, draw)
+        moved = optax.apply_updates(trained, update)
+        now = (loss, _distance(trained, start), path)
+        return (moved, state, path + optax.tree.norm(update)), now
+
+    first = (start, state, jnp.zeros_like(rate))
+    (end, _, path), records = jax.lax.scan(step, first, draws)
     last = (loss_of(end), _distance(end, start), path)
     losses, distances, lengths = jax.tree.map(
         lambda many, one: jnp.append(many, one), records, last
