@@ -1,5 +1,6 @@
 """Eigenvalues with multiplicities: counted by hand and against the dense matrix."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ def test_expands_to_the_spectrum_of_the_matrix(dtype):
     assert spectrum.expand().dtype == dtype
     np.testing.assert_allclose(
         spectrum.expand(), np.linalg.eigvalsh(matrix)[::-1], rtol=1e-6
+    )
+    np.testing.assert_array_equal(
+        jax.jit(lambda s: s.expand())(spectrum), [11.0] + 4 * [1.0]
     )
     assert (float(spectrum.minimum), float(spectrum.maximum)) == (1.0, 11.0)
 

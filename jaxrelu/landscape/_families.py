@@ -6,6 +6,7 @@ followed, in real k, from the end where its limit is known, so that no basin of
 attraction decides which point is found.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -142,33 +143,36 @@ def follow(
 ) -> list[float]:
     """The solution at ``end`` on the curve through ``start`` at ``begin``, in float64.
 
-    Steps are in the logarithm of the parameter; one that moves the solution by more
-    than 0.1, or fails, is halved.
+    Steps are in the logarithm of the parameter and start on the secant; one that ends
+    further than 0.1 from there, or fails, is halved.
 
     Raises:
         ArithmeticError: the curve could not be followed.
     """
     import mpmath
 
-    ctx, tolerance = mpmath.fp, 1e-9
+    ctx, tolerance = mpmath.fp, 1e-6
     x, _ = newton(ctx, sizes_of(begin), start, tolerance)
     here, target, step = math.log(begin), math.log(end), 0.5
+    slope = [0.0] * len(x)
     while here != target:
         there, size = target, end
         if abs(target - here) > step:
             there = here + math.copysign(step, target - here)
             size = math.exp(there)
+        ahead = [a + (there - here) * s for a, s in zip(x, slope, strict=True)]
         try:
-            new, _ = newton(ctx, sizes_of(size), x, tolerance, steps=8)
-            moved = max(abs(a - b) for a, b in zip(new, x, strict=True))
+            new, _ = newton(ctx, sizes_of(size), ahead, tolerance, steps=8)
+            moved = max(abs(a - b) for a, b in zip(new, ahead, strict=True))
         except (ArithmeticError, ValueError):
-            moved = math.inf
+            new, moved = x, math.inf
         if moved > 0.1:
             step /= 2
             if step < 1e-4:
                 msg = f"the family could not be followed beyond size {size:.6g}."
                 raise ArithmeticError(msg)
         else:
+            slope = [(a - b) / (there - here) for a, b in zip(new, x, strict=True)]
             x, here, step = new, there, min(2 * step, 0.5)
     return x
 
@@ -185,22 +189,43 @@ def seed(family: Family, k: Number, ctx: Any) -> list[Number]:
     """
     if family.name == "global":
         return [ctx.mpf(1), ctx.mpf(0)]
-    large = 200.0 * max(family.p, 1)
-    if family.name == "N":
-        block = newton_start(Family("A", 0), float(family.p))
-        start = [*block, -0.01, 1.07, 0.0, 0.02]
-        return follow(family.sizes, start, 0.05, min(float(k) - family.p, 1e5))
-    if k >= large:
+    if family.name != "N" and k >= _large(family):
         return leading(family, ctx.mpf(k), ctx)
-    return newton_start(family, float(k), large)
+    free = min(float(k) - family.p, 1e5)  # N has long reached its limit there
+    last = math.floor(abs(math.log(free / _free(family, 0))) / STRIDE)
+    start = waypoint(family, last)
+    return follow(family.sizes, start, _free(family, last), free)
 
 
-def newton_start(family: Family, k: float, large: float = 200.0) -> list[float]:
-    """Float64 solution at a small k, followed down from where the seeds are good."""
+STRIDE = 0.5
+"""Between the waypoints of a family, in the logarithm of the growing block's size."""
+
+
+def _large(family: Family) -> float:
+    return 200.0 * max(family.p, 1)
+
+
+def _free(family: Family, i: int) -> float:
+    """Size of the growing block at waypoint i."""
+    if family.name == "N":
+        return 0.05 * math.exp(STRIDE * i)
+    return (_large(family) - family.p) * math.exp(-STRIDE * i)
+
+
+@functools.lru_cache(maxsize=1024)
+def waypoint(family: Family, i: int) -> tuple[float, ...]:
+    """Float64 solution at the i-th waypoint, each followed from the one before."""
     import mpmath
 
-    start = leading(family, large, mpmath.fp)
-    return follow(family.sizes, start, large - family.p, float(k) - family.p)
+    if i > 0:
+        before, free = waypoint(family, i - 1), _free(family, i - 1)
+        return tuple(follow(family.sizes, before, free, _free(family, i)))
+    if family.name == "N":
+        block = seed(Family("A", 0), float(family.p), mpmath.fp)
+        start = [*block, -0.01, 1.07, 0.0, 0.02]
+    else:
+        start = leading(family, _large(family), mpmath.fp)
+    return tuple(newton(mpmath.fp, family.sizes(_free(family, 0)), start, 1e-6)[0])
 
 
 def leading(family: Family, k: Number, ctx: Any) -> list[Number]:

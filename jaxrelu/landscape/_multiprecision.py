@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrelu._results import RESULTS, Estimate
 
@@ -61,15 +62,16 @@ def as_number(x: Any, name: str) -> Any:
     return x if hasattr(x, "_mpf_") else mpmath.mpf(float(x))
 
 
-def rounded(value: Any, error: Any, method: str, kind: Any = None) -> Estimate:
-    """A multiprecision number in JAX's default dtype, the rounding in its error."""
-    number = jnp.asarray(float(value))
+def rounded(value: Any, error: Any, method: str) -> Estimate:
+    """Multiprecision numbers in JAX's default dtype, the rounding in their error."""
+    there = np.asarray(value, float)
+    number = jnp.asarray(there)
     unit = float(jnp.finfo(number.dtype).eps) / 2
-    bound = (float(error) + unit * abs(float(value))) * (1 + 4 * unit)
+    bound = (np.asarray(error, float) + unit * np.abs(there)) * (1 + 4 * unit)
     return Estimate(
         value=number,
         error=jnp.asarray(bound, number.dtype),
         result=SUCCESS,
-        error_kind="rounding bound" if kind is None else kind,
+        error_kind="rounding bound",
         method=method,
     )

@@ -174,10 +174,10 @@ class SymmetricPoint(eqx.Module):
             raise ValueError(msg)
         scale = float(max(abs(found[0][0]), abs(found[-1][0])))
         small = 10.0**-self.digits * scale
-        numbers = [rounded(row[0], small, self._method) for row in found]
+        numbers = rounded([row[0] for row in found], small, self._method)
         return DistinctSpectrum(
-            values=jnp.stack([number.value for number in numbers]),
-            error=jnp.stack([number.error for number in numbers]),
+            values=numbers.value,
+            error=numbers.error,
             multiplicities=times,
             labels=tuple(row[1] for row in found),
             method=f"isotypic components, {self._method}",

@@ -106,6 +106,8 @@ class DistinctSpectrum(eqx.Module):
             "Use values and multiplicities, which hold the same.",
         )
         times = np.array([int(m) for m in self.multiplicities])
+        if is_concrete(self.values):  # on the host: nothing to compile for each size
+            return jnp.asarray(np.repeat(np.asarray(self.values), times))
         return self.values[np.repeat(np.arange(len(times)), times)]
 
     def __repr__(self) -> str:
