@@ -1,15 +1,5 @@
 """The landscape: minimisers, critical points, and the constants around them."""
 
-from jaxrelu.landscape._census import (
-    Census as Census,
-    CensusRow as CensusRow,
-    PublishedCount as PublishedCount,
-    Share as Share,
-    census as census,
-    published_counts as published_counts,
-    share as share,
-    z_score as z_score,
-)
 from jaxrelu.landscape._classification import (
     CriticalPoints as CriticalPoints,
     classify as classify,
@@ -32,16 +22,16 @@ from jaxrelu.landscape._dimensions import (
     critical_dimension as critical_dimension,
     family_table as family_table,
 )
-from jaxrelu.landscape._escape import (
-    Escape as Escape,
-    escape as escape,
-)
 from jaxrelu.landscape._direction_search import (
     SlackStatistic as SlackStatistic,
     WorstDirection as WorstDirection,
     sample_displacement as sample_displacement,
     slack_statistic as slack_statistic,
     worst_direction as worst_direction,
+)
+from jaxrelu.landscape._escape import (
+    Escape as Escape,
+    escape as escape,
 )
 from jaxrelu.landscape._full_spectrum import hessian_spectrum as hessian_spectrum
 from jaxrelu.landscape._global_minima import (
@@ -71,13 +61,13 @@ from jaxrelu.landscape._most_directions import (
     transposed_product_bound as transposed_product_bound,
 )
 from jaxrelu.landscape._names import family_name as family_name
+from jaxrelu.landscape._neighbourhoods import Neighbourhood as Neighbourhood
 from jaxrelu.landscape._new_neuron import (
     NewNeuronDescent as NewNeuronDescent,
     OriginMaximum as OriginMaximum,
     new_neuron_descent as new_neuron_descent,
     origin_maximum as origin_maximum,
 )
-from jaxrelu.landscape._neighbourhoods import Neighbourhood as Neighbourhood
 from jaxrelu.landscape._parallel_pair import (
     ParallelPair as ParallelPair,
     parallel_pair as parallel_pair,
