@@ -75,12 +75,12 @@ def multiprecision(digits: int) -> Arithmetic:
 
 
 def _up(radius: Any) -> np.ndarray:
-    return np.asarray(radius, np.float64) * _UP + _TINY
+    return np.asarray(np.asarray(radius, np.float64) * _UP + _TINY)
 
 
 def magnitude(centre: Any) -> np.ndarray:
     """Moduli as float64, rounded up."""
-    return np.asarray(abs(np.asarray(centre)), np.float64) * _UP
+    return np.asarray(np.asarray(abs(np.asarray(centre)), np.float64) * _UP)
 
 
 class Ball:
@@ -162,7 +162,7 @@ class Ball:
         """Lower bound on the moduli of all members; may be negative."""
         below = np.asarray(abs(self.centre), np.float64) * (2 - _UP)
         gap = below - self.radius
-        return gap - np.abs(gap) * 2.0**-45 - _TINY
+        return np.asarray(gap - np.abs(gap) * 2.0**-45 - _TINY)
 
     def sum(self, axis: Any = None) -> "Ball":
         """Over one axis or all."""

@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from jaxrelu._checks import check_finite, is_concrete
 from jaxrelu._products import matmul
 from jaxrelu._results import RESULTS, ErrorKind
-from jaxrelu.activations._angle import angle_pair, row_norms, sine, unit_rows
-from jaxrelu.objectives import PopulationLoss, relu_kernel
+from jaxrelu.activations._angle import row_norms, unit_rows
+from jaxrelu.landscape._first_order import angle_and_sine
+from jaxrelu.objectives import PopulationLoss
 
 
 _STEPS = 60
@@ -94,7 +95,8 @@ def new_neuron_descent(
     Raises:
         ValueError: a student that does not fit, ``outer`` zero or not finite.
 
-    Cost: 60 eigenproblems of order d and products of 2(n + k)d² operations per start.
+    Cost: at most 60 eigenproblems of order d, and products of 2(n + k)d² operations,
+    per start.
     """
     student = objective.student(student)
     teacher = objective.teacher
@@ -177,20 +179,20 @@ def _starts(special: Array, key: PRNGKeyArray, count: int) -> Array:
     return jnp.where(norms[:, None] > 0, unit_rows(every, norms), first)
 
 
-def _values(u: Array, rows: Array, signs: Array) -> Array:
-    return matmul(relu_kernel(u, rows), signs)
+def _values(u: Array, units: Array, size: Array) -> Array:
+    """D at unit vectors; an error of the angle adds nothing to first order."""
+    cos = jnp.clip(matmul(u, units.T), -1, 1)
+    theta, sin = angle_and_sine(cos)
+    return matmul(sin + (math.pi - theta) * cos, size)
 
 
-def _derivatives(u: Array, rows: Array, signs: Array) -> tuple[Array, Array, Array]:
+def _derivatives(u: Array, units: Array, size: Array) -> tuple[Array, Array, Array]:
     """D at unit vectors, its gradient, and its Hessian."""
-    norms = row_norms(rows)
-    units = unit_rows(rows, norms)
-    theta, delta = angle_pair(False, u, rows)
-    sin, cos = sine(theta, delta), jnp.cos(theta)
-    size = signs * norms / (2 * math.pi)
+    cos = jnp.clip(matmul(u, units.T), -1, 1)
+    theta, sin = angle_and_sine(cos)
     slope = matmul(sin, size)
-    gradient = slope[:, None] * u + matmul(delta, size[:, None] * units)
-    apart = sin > 16 * float(jnp.finfo(u.dtype).eps)
+    gradient = slope[:, None] * u + matmul((math.pi - theta) * size[None, :], units)
+    apart = sin > 16 * float(jnp.finfo(u.dtype).eps) ** 0.5
     curving = jnp.where(apart, size[None, :] / jnp.where(apart, sin, 1), 0)
     across = units[None] - cos[:, :, None] * u[:, None]
     curved = matmul((curving[:, :, None] * across).mT, across)
@@ -201,37 +203,45 @@ def _derivatives(u: Array, rows: Array, signs: Array) -> tuple[Array, Array, Arr
 
 
 @jax.jit
-def _lowest(rows: Array, signs: Array, starts: Array, outer: Array):
+def _lowest(rows: Array, signs: Array, starts: Array, outer: Array) -> NewNeuronDescent:
     count, d = starts.shape
+    norms = row_norms(rows)
+    units = unit_rows(rows, norms)
+    size = signs * norms / (2 * math.pi)
+    scale = jnp.sum(jnp.abs(signs) * norms)
     eps = float(jnp.finfo(rows.dtype).eps)
-    size = jnp.sum(jnp.abs(signs) * row_norms(rows))
+    error = scale * (eps * (4 + d**0.5 + len(rows) ** 0.5))
     lengths = 2.0 ** -jnp.arange(_LENGTHS, dtype=rows.dtype)
 
-    def advance(_, u):
-        value, gradient, hessian = _derivatives(u, rows, signs)
+    def advance(state):
+        u, _, count_steps = state
+        value, gradient, hessian = _derivatives(u, units, size)
         tangent = gradient - value[:, None] * u
         flat = jnp.eye(d, dtype=u.dtype)[None] - u[:, :, None] * u[:, None, :]
         curvature, axes = jnp.linalg.eigh(hessian - value[:, None, None] * flat)
-        floor = jnp.maximum(1e-6 * size, float(jnp.finfo(u.dtype).tiny))
-        inverse = 1 / jnp.maximum(jnp.abs(curvature), floor)
-        along = jnp.einsum("sab,sa->sb", axes, tangent)
-        step = -jnp.einsum("sab,sb->sa", axes, inverse * along)
+        inverse = 1 / jnp.maximum(jnp.abs(curvature), 1e-6 * scale)
+        along = jnp.sum(axes * tangent[:, :, None], axis=1)
+        step = -jnp.sum(axes * (inverse * along)[:, None, :], axis=2)
         step = step / jnp.maximum(row_norms(step), 1)[:, None]
         moved = u[:, None] + lengths[None, :, None] * step[:, None]
         moved = moved / jnp.linalg.norm(moved, axis=-1, keepdims=True)
-        tried = _values(moved.reshape(-1, d), rows, signs).reshape(count, -1)
+        tried = _values(moved.reshape(-1, d), units, size).reshape(count, -1)
         best = jnp.argmin(tried, axis=1)
         better = jnp.take_along_axis(tried, best[:, None], 1)[:, 0] <= value
         chosen = jnp.take_along_axis(moved, best[:, None, None], 1)[:, 0]
-        return jnp.where(better[:, None], chosen, u)
+        resting = row_norms(tangent) <= error
+        keep = resting | ~better
+        return jnp.where(keep[:, None], u, chosen), jnp.all(keep), count_steps + 1
 
-    u = jax.lax.fori_loop(0, _STEPS, advance, starts)
-    value, gradient, _ = _derivatives(u, rows, signs)
+    state = (starts, jnp.asarray(False), jnp.asarray(0, jnp.int32))
+    u, _, _ = jax.lax.while_loop(
+        lambda state: ~state[1] & (state[2] < _STEPS), advance, state
+    )
+    value, gradient, _ = _derivatives(u, units, size)
     tangent = row_norms(gradient - value[:, None] * u)
     lowest = jnp.argmin(value)
-    error = size * (eps * (4 + d**0.5 + len(rows) ** 0.5))
-    # rounding of D hides tangents below its root
-    done = tangent[lowest] <= 4 * jnp.sqrt(error * size)
+    # D hides a tangent t by falling only like t²
+    done = tangent[lowest] <= 4 * jnp.sqrt(error * scale)
     return NewNeuronDescent(
         value=value[lowest],
         error=error,

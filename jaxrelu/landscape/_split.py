@@ -196,6 +196,7 @@ class SplitVerdict(eqx.Module):
             at every critical point if all outer weights of the student are positive;
             NaN otherwise. For an orthonormal teacher their sum is kn.
         loss: F at the point.
+        loss_error: of this, rounding.
         gradient_norm: $\|\nabla F\|$: the verdict is on critical points.
         teacher_neurons: k.
         orthonormal: the teacher is orthonormal and all outer weights are one.
@@ -210,6 +211,7 @@ class SplitVerdict(eqx.Module):
     norms: Float[Array, " n"]
     norm_limits: Float[Array, " n"]
     loss: Float[Array, ""]
+    loss_error: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     orthonormal: Bool[Array, ""]
     teacher_neurons: int = eqx.field(static=True)
@@ -269,7 +271,7 @@ class SplitVerdict(eqx.Module):
             self.orthonormal
             & few
             & (self.norm_sum <= self.teacher_neurons)
-            & (self.loss > 0)
+            & (self.loss > self.loss_error)
         )
 
     @property
@@ -323,7 +325,7 @@ def split_verdict(objective: PopulationLoss, student: Any) -> SplitVerdict:
     return _verdict(
         operator,
         (student.inner, student.outer, teacher.inner, teacher.outer),
-        objective(student),
+        objective.evaluate(student),
         objective.gradient(student),
     )
 
@@ -352,7 +354,8 @@ def _verdict(operator, arrays, loss, gradient) -> SplitVerdict:
         trace_bounds=jnp.where(standard, bounds, jnp.nan),
         norms=norms,
         norm_limits=jnp.where(jnp.all(a > 0), limits, jnp.nan),
-        loss=loss,
+        loss=loss.value,
+        loss_error=loss.error,
         gradient_norm=jnp.linalg.norm(gradient),
         orthonormal=standard,
         teacher_neurons=k,
