@@ -50,12 +50,31 @@ def reference(network, where, data):
 
 
 @eqx.filter_jit
-def everything(H, u):
-    return {
+def everything(build, u):
+    H = build()
+    return H, {
         "H": (H.as_matrix(), H.mv(u)),
         "G": (H.gauss_newton.as_matrix(), H.gauss_newton.mv(u)),
         "C": (H.curvature.as_matrix(), H.curvature.mv(u)),
     }
+
+
+def hessian_of(network, where, data):
+    """A function without arguments that `everything` compiles with what it builds."""
+    return jax.tree_util.Partial(build_hessian, network, Static(where), data)
+
+
+def itself(H):
+    """The same for an operator that was built outside of jit."""
+    return jax.tree_util.Partial(lambda H: H, H)
+
+
+class Static(eqx.Module):
+    value: object = eqx.field(static=True)
+
+
+def build_hessian(network, where, data):
+    return jr.hessian(jr.SquaredLoss(data), network, where.value)
 
 
 def close(actual, expected, dtype, factor=64):
@@ -65,13 +84,13 @@ def close(actual, expected, dtype, factor=64):
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=0, atol=atol)
 
 
-def check(H, full, first, dtype):
+def check(build, full, first, dtype):
     """Matrices and products of an operator and its parts; symmetry and sign."""
     expected = {"H": full, "G": first, "C": full - first}
     p = len(full)
-    assert H.shape == H.gauss_newton.shape == H.curvature.shape == (p, p)
     u = np.random.default_rng(5).standard_normal(p).astype(dtype)
-    found = everything(H, jnp.asarray(u))
+    H, found = everything(build, jnp.asarray(u))
+    assert H.shape == H.gauss_newton.shape == H.curvature.shape == (p, p)
     for name, dense in expected.items():
         matrix, product = found[name]
         close(matrix, dense, dtype)
@@ -82,36 +101,38 @@ def check(H, full, first, dtype):
     assert not lx.is_positive_semidefinite(H)
     values = np.linalg.eigvalsh(np.asarray(found["G"][0], "float64"))
     assert values[0] > -p * float(jnp.finfo(dtype).eps) * values[-1]
+    return H
 
 
-@pytest.mark.parametrize("name", NAMES)
+SINGLE = ("relu", "relu, three outputs", "tanh, three outputs", "dense relu", "linear")
+CASES = [(name, "float64") for name in NAMES] + [(name, "float32") for name in SINGLE]
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES, indirect=["dtype"])
 def test_hessian_is_that_of_autodiff(name, dtype):
     network, where = networks(dtype)[name]
     data = random_data(network, dtype)
-    H = jr.hessian(jr.SquaredLoss(data), network, where)
-    assert isinstance(H.curvature, LayeredCurvature)
     full, first = reference(network, where, data)
+    H = check(hessian_of(network, where, data), full, first, dtype)
+    assert isinstance(H.curvature, LayeredCurvature)
     straight = np.abs(full - first).max() < 1e-12
     assert H.curvature.is_zero == straight
-    check(H, full, first, dtype)
 
 
 def test_a_network_of_four_smooth_layers(float64):
-    """Blocks between layers that are two and three apart."""
+    """Blocks between layers that are two and three apart, biases below and above."""
     network = jr.DenseNetwork.init(
         jax.random.key(1), (3, 4, 2, 3, 2), activation="tanh", dtype=float64
     )
     biases = tuple(jnp.linspace(-0.3, 0.5, b.size) for b in network.biases)
     network = eqx.tree_at(lambda net: net.biases, network, biases)
+    where = lambda net: (net.weights[0], net.weights[3], net.biases[0], net.biases[2])
     data = random_data(network, float64)
-    check(
-        jr.hessian(jr.SquaredLoss(data), network),
-        *reference(network, None, data),
-        float64,
-    )
+    build = hessian_of(network, where, data)
+    check(build, *reference(network, where, data), float64)
 
 
-@pytest.mark.parametrize("activation", ["erf", "sigmoid", "quadratic", "linear"])
+@pytest.mark.parametrize("activation", ["erf", "quadratic", "linear"])
 def test_further_activations(activation, float64):
     network = jr.Shallow.init(
         jax.random.key(2),
@@ -125,18 +146,19 @@ def test_further_activations(activation, float64):
     )
     where = lambda net: (net.inner, net.outer)
     data = random_data(network, float64)
-    H = jr.hessian(jr.SquaredLoss(data), network, where)
-    check(H, *reference(network, where, data), float64)
+    build = hessian_of(network, where, data)
+    check(build, *reference(network, where, data), float64)
 
 
 def test_samples_in_blocks_give_the_same(float64, monkeypatch):
     """More samples than one block of pairs holds, and a last block that is not full."""
     monkeypatch.setattr(_pairs, "_NUMBERS", 150)
-    for name in ("tanh, three outputs", "dense scalar"):
-        network, where = networks(float64)[name]
-        data = random_data(network, float64, n=11)
-        H = jr.hessian(jr.SquaredLoss(data), network, where)
-        check(H, *reference(network, where, data), float64)
+    network = jr.DenseNetwork.init(
+        jax.random.key(4), (5, 4, 3, 2), activation="tanh", biases=False, dtype=float64
+    )
+    data = random_data(network, float64, n=11)
+    build = hessian_of(network, None, data)
+    check(build, *reference(network, None, data), float64)
 
 
 class Cosines(eqx.Module):
@@ -167,7 +189,7 @@ def test_any_equinox_module(dtype):
             return jnp.cos(x @ self.net.frequencies.T + self.net.shift[None])
 
     full, first = reference(Batched(network), None, data)
-    check(H, full, first, dtype)
+    check(itself(H), full, first, dtype)
     H = eqx.tree_at(
         lambda H: H.curvature,
         H,
@@ -175,7 +197,7 @@ def test_any_equinox_module(dtype):
             H.curvature.trained, H.curvature.rest, x, H.curvature.residual, block=4
         ),
     )
-    check(H, full, first, dtype)
+    check(itself(H), full, first, dtype)
 
 
 def test_a_trained_activation_parameter_takes_autodiff(float64):
@@ -192,7 +214,7 @@ def test_a_trained_activation_parameter_takes_autodiff(float64):
     assert isinstance(H.curvature, AutodiffCurvature)
     full, first = reference(network, where, data)
     assert np.abs((full - first)[-1]).max() > 1e-3
-    check(H, full, first, float64)
+    check(itself(H), full, first, float64)
 
 
 def test_single_precision_of_many_samples():
@@ -288,16 +310,16 @@ def test_smooth_neuron_at_its_minimum_with_a_residual(dtype):
 # --------------------------------------------------- transformations, other rooms
 
 
-def test_traces_under_jit_and_vmap(dtype):
-    network, where = networks(dtype)["tanh, three outputs"]
-    data = random_data(network, dtype)
+def test_traces_under_jit_and_vmap(float64):
+    network, where = networks(float64)["tanh, three outputs"]
+    data = random_data(network, float64)
 
     def dense(network, data):
         return jr.hessian(jr.SquaredLoss(data), network, where).as_matrix()
 
     alone = dense(network, data)
-    close(eqx.filter_jit(dense)(network, data), np.asarray(alone), dtype)
-    scales = jnp.asarray([0.5, 1.0, 2.0], dtype)
+    close(eqx.filter_jit(dense)(network, data), np.asarray(alone), float64)
+    scales = jnp.asarray([0.5, 1.0, 2.0], float64)
     arrays, rest = eqx.partition(network, eqx.is_array)
 
     def scaled(scale):
@@ -305,13 +327,13 @@ def test_traces_under_jit_and_vmap(dtype):
         return dense(eqx.combine(moved, rest), data)
 
     batch = jax.vmap(scaled)(scales)
-    close(batch[1], np.asarray(alone), dtype)
+    close(batch[1], np.asarray(alone), float64)
     assert float(jnp.abs(batch[2] - batch[1]).max()) > 1e-2
 
 
-def test_spectra_of_a_hessian_are_signed(dtype):
-    network, where = networks(dtype)["tanh, three outputs"]
-    data = random_data(network, dtype)
+def test_spectra_of_a_hessian_are_signed(float64):
+    network, where = networks(float64)["tanh, three outputs"]
+    data = random_data(network, float64)
     H = jr.hessian(jr.SquaredLoss(data), network, where)
     full, _ = reference(network, where, data)
     exact = np.linalg.eigvalsh(full)[::-1]
