@@ -43,7 +43,7 @@ def check_rank(x: Array, rank: int, name: str, shape: str) -> None:
         raise ValueError(msg)
 
 
-def check_finite(x: Array, name: str) -> None:
+def check_finite(x: Array | np.ndarray, name: str) -> None:
     """Raises `ValueError` if a concrete ``x`` holds NaN or infinity."""
     if not is_concrete(x):
         return
