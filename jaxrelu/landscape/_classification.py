@@ -1,5 +1,7 @@
 """What a search found: distinct critical points, told apart and named."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -121,7 +123,7 @@ class CriticalPoints(eqx.Module):
 def classify(
     objective: PopulationLoss,
     runs: Runs,
-    outer: Float[Array, " n"],
+    outer: Any = None,
     identify: float | None = None,
 ) -> CriticalPoints:
     r"""Runs sorted by the point they came to, up to symmetry, and the points named.
@@ -129,7 +131,7 @@ def classify(
     Args:
         objective: what was searched.
         runs: from one search, or from several of the same sizes joined.
-        outer: the student's outer weights.
+        outer: the student's outer weights, (n,); one if None.
         identify: as in `find_critical_points`.
 
     Cost: for every run a comparison with the points of its loss, $(n + k)^2
@@ -138,12 +140,14 @@ def classify(
     if identify is None:
         identify = 5e-9 if runs.weights.dtype == jnp.float64 else 2e-3
     check_positive(identify, "identify")
+    if outer is None:
+        outer = jnp.ones(runs.weights.shape[1:2], runs.weights.dtype)
     classes, class_of = _classes(objective, runs, outer, identify)
     orthonormal = teacher_is_orthonormal(objective)
     norms = np.asarray(runs.gradient_norms)
     points, names, groups = [], [], []
     for is_global, members in classes:
-        best = members[int(np.argmin(norms[members]))]
+        best = int(members[np.argmin(norms[members])])
         weights = np.asarray(runs.weights[best])
         group = isotropy(table(objective, weights, outer), identify)
         name = "global" if is_global else None

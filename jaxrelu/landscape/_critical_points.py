@@ -17,6 +17,7 @@ from jaxrelu._results import throw_if_failed
 from jaxrelu.landscape._classification import CriticalPoints, classify
 from jaxrelu.landscape._first_order import Devices, Problem
 from jaxrelu.landscape._runs import (
+    Runs,
     Settings,
     local_devices,
     search,
@@ -94,9 +95,50 @@ def find_critical_points(
     Cost: a step of a run 4n(n + k)d operations, some hundred to some thousand steps;
     a Newton step $(nd)^3/3$, a handful of them; $4(nd)^3/3$ for a distinct point.
     """
-    problem = _problem(objective, num_neurons, outer)
+    runs = run_starts(
+        objective,
+        key,
+        num_neurons,
+        num_starts,
+        outer=outer,
+        init=init,
+        learning_rate=learning_rate,
+        max_steps=max_steps,
+        tolerance=tolerance,
+        batch_size=batch_size,
+        first_start=first_start,
+        devices=devices,
+        progress=progress,
+    )
+    if throw:
+        throw_if_failed(runs.result, "find_critical_points")
+    return classify(objective, runs, outer, identify)
+
+
+def run_starts(
+    objective: PopulationLoss,
+    key: PRNGKeyArray,
+    num_neurons: int,
+    num_starts: int,
+    *,
+    outer: Any = None,
+    init: str = "xavier",
+    learning_rate: float | None = None,
+    max_steps: int = 200_000,
+    tolerance: float = 1e-12,
+    batch_size: int = 32,
+    first_start: int = 0,
+    devices: Devices | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Runs:
+    """The runs of `find_critical_points`, not yet sorted by where they ended.
+
+    Runs of several calls with different `first_start` may be joined and given to
+    `classify`. Arguments and errors are those of `find_critical_points`.
+    """
+    problem = problem_of(objective, num_neurons, outer)
     for name, value in (("num_starts", num_starts), ("batch_size", batch_size)):
-        _check_count(value, name)
+        check_count(value, name)
     check_choice(init, SCHEMES, "init")
     index = jnp.arange(first_start, first_start + num_starts, dtype=jnp.int32)
     shape = (num_neurons, objective.in_size)
@@ -104,10 +146,7 @@ def find_critical_points(
     settings = _settings(
         problem, learning_rate, max_steps, tolerance, batch_size, devices, True
     )
-    runs = search(problem, starts, index, settings, progress)
-    if throw:
-        throw_if_failed(runs.result, "find_critical_points")
-    return classify(objective, runs, problem.outer, identify)
+    return search(problem, starts, index, settings, progress)
 
 
 def refine_critical_points(
@@ -153,7 +192,7 @@ def refine_critical_points(
     starts = starts[None] if starts.ndim == 2 else starts
     check_rank(starts, 3, "weights", "(points, n, d)")
     check_finite(starts, "weights")
-    problem = _problem(objective, starts.shape[1], outer)
+    problem = problem_of(objective, starts.shape[1], outer)
     expected = (problem.inner.shape[1], problem.inner.dtype)
     if (starts.shape[2], starts.dtype) != expected or 0 in starts.shape:
         msg = (
@@ -168,17 +207,18 @@ def refine_critical_points(
     runs = search(problem, starts, index, settings)
     if throw:
         throw_if_failed(runs.result, "refine_critical_points")
-    return classify(objective, runs, problem.outer, identify)
+    return classify(objective, runs, outer, identify)
 
 
-def _problem(objective: Any, num_neurons: Any, outer: Any) -> Problem:
+def problem_of(objective: Any, num_neurons: Any, outer: Any) -> Problem:
+    """What a search works on, its input checked."""
     if not isinstance(objective, PopulationLoss):
         msg = (
             f"objective is a {type(objective).__name__}; expected a PopulationLoss: "
             "gradients and Hessians are taken in closed form."
         )
         raise TypeError(msg)
-    _check_count(num_neurons, "num_neurons")
+    check_count(num_neurons, "num_neurons")
     dtype = objective.teacher.inner.dtype
     if outer is None:
         return Problem(objective, jnp.ones((num_neurons,), dtype))
@@ -197,10 +237,16 @@ def _problem(objective: Any, num_neurons: Any, outer: Any) -> Problem:
     return Problem(objective, outer)
 
 
-def _check_count(value: Any, name: str) -> None:
+def check_count(value: Any, name: str) -> None:
+    """Raises `ValueError` unless ``value`` is a positive integer."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         msg = f"{name} is {value!r}; expected a positive integer."
         raise ValueError(msg)
+
+
+def default_rate(n: int, k: int) -> float:
+    r"""$5/\max(n, k, 4)$: the published $5/k$ for n = k, and stable for k < 4 too."""
+    return 5 / max(n, k, 4)
 
 
 def _settings(
@@ -213,10 +259,10 @@ def _settings(
     descend: bool,
 ) -> Settings:
     if learning_rate is None:
-        learning_rate = 5 / max(len(problem.outer), len(problem.inner), 4)
+        learning_rate = default_rate(len(problem.outer), len(problem.inner))
     check_positive(learning_rate, "learning_rate")
     check_positive(tolerance, "tolerance")
-    _check_count(max_steps, "max_steps")
+    check_count(max_steps, "max_steps")
     return Settings(
         float(learning_rate),
         max_steps,

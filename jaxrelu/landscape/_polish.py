@@ -17,7 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from jaxrelu._products import matmul
 from jaxrelu.landscape._first_order import (
@@ -157,7 +157,7 @@ def nearest_global_minimum(
     inner = matmul(start, v.T)
     size = jnp.sqrt(jnp.sum(v * v, axis=1))
     same = jnp.sign(a)[:, None] == jnp.sign(b)[None, :]
-    target = jnp.argmax(jnp.where(same, inner / size, -jnp.inf), axis=1)
+    target = jnp.argmax(jnp.where(same, inner / size[None], -jnp.inf), axis=1)
     chosen = jax.nn.one_hot(target, v.shape[0], dtype=v.dtype)
     part = jnp.maximum(jnp.sum(chosen * inner, axis=1) / (chosen @ size**2), 0)
     total = (a * part) @ chosen
@@ -268,10 +268,3 @@ def polish(
 
     found = over_devices(block, devices)(problem, (weights, pending, tolerance))
     return Polished(*found)
-
-
-def count_negative(
-    values: Float[Array, "... p"], tolerance: Float[Array, "..."]
-) -> Int[Array, "..."]:
-    """Eigenvalues that are negative beyond a tolerance."""
-    return jnp.sum(values < -tolerance[..., None], axis=-1)

@@ -1,0 +1,349 @@
+"""The search for critical points, against plain descent and automatic derivatives."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jrandom
+import numpy as np
+import pytest
+
+from jaxrelu import RESULTS
+from jaxrelu.landscape import (
+    POLISHED_BY,
+    census,
+    classify,
+    find_critical_points,
+    published_counts,
+    refine_critical_points,
+    starting_weights,
+    z_score,
+)
+from jaxrelu.landscape._first_order import Problem, angle_and_sine, gradients
+from jaxrelu.networks import Shallow
+from jaxrelu.objectives import PopulationLoss
+
+
+K = 8
+STARTS = 40
+
+
+def orthonormal(k, dtype="float64"):
+    return PopulationLoss(jnp.eye(k, dtype=dtype))
+
+
+def one_device():
+    return (jax.devices()[0],)
+
+
+def seed(p, k, on=-0.7, off=0.05, cross=0.2):
+    """The identity with a block of p flipped neurons."""
+    w = np.eye(k)
+    w[:p, :p] = off + (on - off) * np.eye(p)
+    w[:p, p:] = w[p:, :p] = cross
+    return w
+
+
+@pytest.fixture(scope="module")
+def points():
+    """Distinct points of 40 starts at k = 8, found on one device."""
+    with jax.enable_x64(True):
+        key = jrandom.key(2018)
+        yield find_critical_points(
+            orthonormal(K), key, K, STARTS, devices=one_device(), throw=True
+        )
+
+
+# ------------------------------------------------------------------ the first order
+
+
+def test_angles_agree_with_numpy(dtype, getkey):
+    cosine = np.concatenate(
+        [
+            np.linspace(-1, 1, 4001),
+            1 - np.logspace(-16, 0, 200),
+            np.logspace(-16, 0, 200) - 1,
+            [0.5, -0.5, 0.0],
+        ]
+    ).astype(dtype)
+    theta, sine = angle_and_sine(jnp.asarray(cosine))
+    assert theta.dtype == sine.dtype == dtype
+    eps = np.finfo(dtype).eps
+    expected = np.arccos(cosine.astype(np.float64))
+    np.testing.assert_allclose(theta, expected, rtol=4 * eps, atol=4 * eps)
+    exact = np.sqrt((1 - cosine.astype(float)) * (1 + cosine.astype(float)))
+    np.testing.assert_allclose(sine, exact, rtol=8 * eps)
+
+
+def test_gradients_agree_with_the_objective(dtype, getkey):
+    """Parallel, antiparallel, equal and teacher's neurons, general outer weights."""
+    v = jrandom.normal(getkey(), (3, 4), dtype)
+    teacher = Shallow(v, jnp.asarray([1.0, -0.5, 2.0], dtype))
+    objective = PopulationLoss(teacher)
+    w = jrandom.normal(getkey(), (5, 4), dtype)
+    w = w.at[1].set(0.3 * w[0]).at[2].set(-2 * w[0]).at[3].set(v[1])
+    outer = jnp.asarray([1.0, 2.0, -1.0, 0.5, 1.0], dtype)
+    student = Shallow(w, outer)
+    found = gradients(Problem(objective, outer), w[None])[0]
+    assert found.dtype == dtype
+    by_autodiff = jax.grad(lambda u: objective(Shallow(u, outer)))(w)
+    scale = float(jnp.abs(objective.gradient(student)).max())
+    close = {"rtol": 0, "atol": 64 * float(jnp.finfo(dtype).eps) * max(scale, 1)}
+    np.testing.assert_allclose(found, objective.gradient(student), **close)
+    np.testing.assert_allclose(found, by_autodiff, **close)
+
+
+# ---------------------------------------------------------------------- the search
+
+
+def test_known_points_are_found(points):
+    """Losses and eigenvalues of the page; every run at one of the two minima."""
+    assert points.families == ("global", "II")
+    assert points.kinds == ("minimum", "minimum")
+    assert [group.name for group in points.isotropies] == ["ΔS_8", "ΔS_7"]
+    assert int(points.counts.sum()) == STARTS
+    assert abs(float(points.losses[0])) < 1e-13
+    assert abs(float(points.losses[1]) - 0.021508) < 1e-6
+    assert abs(float(points.smallest[0]) - (1 / 4 - 1 / (2 * np.pi))) < 1e-12
+    assert abs(float(points.smallest[1]) - 0.021347) < 1e-6
+    assert (np.asarray(points.norm_sums) <= K + 1e-9).all()
+    assert "II" in repr(points)
+
+
+def test_points_are_critical_by_automatic_differentiation(points):
+    objective = points.objective
+    with jax.enable_x64(True):
+        gradient = jax.jit(jax.vmap(jax.grad(objective)))(points.weights)
+        norms = jnp.linalg.norm(gradient.reshape(len(points), -1), axis=1)
+        assert float(norms.max()) <= 1e-12
+        hessians = jax.jit(jax.vmap(jax.hessian(objective)))(points.weights)
+        hessians = hessians.reshape(len(points), K * K, K * K)
+        values = np.linalg.eigvalsh(hessians)
+    np.testing.assert_allclose(points.smallest, values[:, 0], atol=1e-12)
+    np.testing.assert_array_equal(points.positive, (values > 1e-6).sum(axis=1))
+    assert not np.asarray(points.negative).any()
+    assert not np.asarray(points.zero).any()
+
+
+def test_runs_end_where_plain_descent_ends(points):
+    """The same starts by a loop of steps with the objective's own gradient."""
+    runs, objective = points.runs, points.objective
+    count = 10
+    chosen = np.concatenate(
+        [np.flatnonzero(points.class_of == c)[: count // 2] for c in (0, 1)]
+    )
+    with jax.enable_x64(True):
+        key = jrandom.key(2018)
+        index = jnp.asarray(chosen, jnp.int32)
+        starts = starting_weights(key, index, (K, K), "xavier", jnp.dtype("float64"))
+        problem = Problem(objective, points.outer)
+
+        @jax.jit
+        def descend(weights):
+            def step(w, _):
+                gradient = gradients(problem, w)
+                return w - 5 / K * gradient, jnp.linalg.norm(gradient, axis=(1, 2))
+
+            return jax.lax.scan(step, weights, length=4000)
+
+        ends, norms = descend(starts)
+    assert float(norms[-1].max()) < 1e-9
+    np.testing.assert_allclose(ends, runs.weights[chosen], atol=1e-7)
+    # a run stopped at the first iterate below one of the levels
+    for i, steps in enumerate(np.asarray(runs.steps)[chosen]):
+        levels = np.array([1e-3, 1e-4, 1e-5])
+        below = np.asarray(norms)[steps, i]
+        before = np.asarray(norms)[steps - 1, i]
+        assert ((below <= levels * 1.0001) & (before > levels)).any()
+
+
+def test_what_polishing_did_is_reported(points):
+    runs = points.runs
+    assert set(np.asarray(runs.polished_by)) == {POLISHED_BY.index("newton")}
+    assert (np.asarray(runs.losses) <= np.asarray(runs.descent_losses) + 1e-14).all()
+    assert (np.asarray(runs.start_losses) > np.asarray(runs.descent_losses)).all()
+    assert (np.asarray(runs.descent_norms) > 1e-9).all()
+    assert (np.asarray(runs.gradient_norms) <= np.asarray(runs.tolerances)).all()
+    moved = np.asarray(runs.moved)
+    assert ((moved > 0) & (moved < 0.1)).all()
+
+
+def test_census_agrees_with_the_published_count(points):
+    table = census(points)
+    published = {(row.k, row.n): row for row in published_counts()}[8, 8]
+    assert abs(z_score(table.spurious, published.share)) < 4
+    assert abs(table.spurious_loss - published.loss) < 1e-6
+    assert abs(table.spurious_smallest - published.smallest) < 1e-6
+    assert table.failed.count == 0
+    assert {row.name for row in table.families} == {"global", "II"}
+    assert str(table).count("\n") == 3
+
+
+def test_devices_and_batches_change_nothing(points):
+    """Eight devices and another batch size: the same ends for the same starts."""
+    with jax.enable_x64(True):
+        again = find_critical_points(
+            points.objective,
+            jrandom.key(2018),
+            K,
+            16,
+            first_start=8,
+            batch_size=3,
+        )
+    np.testing.assert_array_equal(again.runs.index, np.arange(8, 24))
+    np.testing.assert_allclose(
+        again.runs.weights, points.runs.weights[8:24], atol=1e-11
+    )
+    np.testing.assert_array_equal(again.runs.steps, points.runs.steps[8:24])
+
+
+def test_symmetric_images_are_one_point(points, getkey):
+    """Ends permuted by neurons and by teachers fall into the same classes."""
+    import equinox as eqx
+
+    with jax.enable_x64(True):
+        keys = jrandom.split(jrandom.key(5), STARTS)
+        order = jax.vmap(lambda key: jrandom.permutation(key, K))(keys)
+        move = jax.vmap(lambda w, p: w[p][:, jnp.roll(p, 3)])
+        runs = eqx.tree_at(
+            lambda r: r.weights, points.runs, move(points.runs.weights, order)
+        )
+        again = classify(points.objective, runs)
+    np.testing.assert_array_equal(again.class_of, points.class_of)
+
+
+def test_single_precision_is_honest():
+    """Tolerances are a few roundings, and reached."""
+    points = find_critical_points(
+        orthonormal(K, "float32"), jrandom.key(3), K, 24, devices=one_device()
+    )
+    assert points.weights.dtype == jnp.float32
+    assert set(points.families) <= {"global", "II"}
+    assert points.runs.converged.all()
+    assert float(points.runs.tolerances.max()) < 2e-6
+    assert (np.abs(points.losses) < 3e-6).any()
+    eigenvalue = float(points.smallest[0])
+    assert abs(eigenvalue - 0.0908450569) < float(points.smallest_error[0])
+
+
+# ------------------------------------------------------------------ from given points
+
+
+def test_families_that_change_their_kind(float64):
+    """M_2 at k = 8 is a minimum with the known eigenvalue, at k = 7 a saddle."""
+    seeds = jnp.asarray(np.stack([seed(2, 8), seed(1, 8)]))
+    points = refine_critical_points(orthonormal(8), seeds, devices=one_device())
+    assert points.families == ("II", "M_2")
+    assert points.kinds == ("minimum", "minimum")
+    assert abs(float(points.smallest[1]) - 0.003343409124) < 1e-11
+    assert points.isotropies[1].name == "Δ(S_6×S_2)"
+    methods = {POLISHED_BY[i] for i in np.asarray(points.runs.polished_by)}
+    assert methods == {"levenberg_marquardt"}
+    seeds = jnp.asarray(np.stack([seed(2, 7), seed(1, 7)]))
+    points = refine_critical_points(orthonormal(7), seeds, devices=one_device())
+    assert points.families == ("II", "M_2")
+    assert points.kinds == ("minimum", "saddle")
+    np.testing.assert_array_equal(points.negative, [0, 4])
+    assert abs(float(points.losses[0]) - 0.023203) < 1e-6
+    assert abs(float(points.smallest[0]) - 0.014059) < 1e-6
+    assert (np.asarray(points.runs.moved) > 0.1).all()
+
+
+def test_one_neuron_more(points, float64):
+    """Split points keep their name; descent from one ends at the published minimum.
+
+    Published at n = 9, k = 8: loss 0.0205607918, smallest eigenvalue 0.0059446.
+    """
+    w = np.asarray(points.weights[1])
+    flipped = int(np.argmin(np.linalg.norm(w, axis=1)))
+    rest, w = np.delete(w, flipped, axis=0), w[flipped]
+    split = np.concatenate([rest, [0.3 * w, 0.7 * w]])
+    identity = 0.9 * np.eye(8)[[0, *range(8)]]
+    both = jnp.asarray(np.stack([split, identity]))
+    ends = refine_critical_points(orthonormal(8), both, devices=one_device())
+    assert ends.families == ("global", "split II")
+    assert ends.kinds == ("minimum", "saddle")
+    assert int(ends.negative[1]) == 7
+    assert float(ends.runs.moved[0]) == 0
+    # apart along the direction of largest descent: towards a teacher and from another
+    aside = np.zeros(8)
+    aside[np.argmin(w)], aside[np.argmax(w)] = 0.2, -0.2
+    split = np.concatenate([rest, [w / 2 + aside, w / 2 - aside]])
+    both = jnp.asarray(np.stack([split, identity]))
+    ends = refine_critical_points(
+        orthonormal(8), both, descend=True, devices=one_device()
+    )
+    assert ends.families == ("global", "unnamed [7, 1]")
+    assert ends.kinds == ("minimum", "minimum")
+    assert abs(float(ends.losses[1]) - 0.0205607918) < 1e-10
+    assert abs(float(ends.smallest[1]) - 0.0059446) < 1e-7
+    # the global minimum is degenerate, of nullity (n - k) d
+    assert int(ends.zero[0]) == 8
+    methods = [POLISHED_BY[i] for i in np.asarray(ends.runs.polished_by)]
+    assert methods == ["newton", "nearest_global_minimum"]
+    assert float(ends.losses[0]) < 1e-14
+
+
+def test_general_teachers(float64, getkey):
+    """Unequal norms and angles, negative outer weights, more inputs than neurons."""
+    teacher = Shallow(
+        jnp.asarray([[1.0, 0.2, 0.0], [0.0, 1.5, 0.0]]), jnp.asarray([1.0, -0.5])
+    )
+    outer = jnp.asarray([1.0, -1.0])
+    objective = PopulationLoss(teacher)
+    points = find_critical_points(
+        objective, getkey(), 2, 8, outer=outer, learning_rate=0.5, devices=one_device()
+    )
+    assert points.runs.converged.all()
+    assert points.families[0] == "global"
+    product = points.outer[:, None] * points.weights[0]
+    expected = teacher.outer[:, None] * teacher.inner
+    np.testing.assert_allclose(product, expected, atol=1e-11)
+    loss = lambda w: objective(Shallow(w, outer))
+    for w in points.weights:
+        assert float(jnp.abs(jax.grad(loss)(w)).max()) < 1e-12
+
+
+# -------------------------------------------------------------------- what goes wrong
+
+
+def test_too_large_a_step_is_halved(float64):
+    points = find_critical_points(
+        orthonormal(2), jrandom.key(0), 2, 8, learning_rate=20.0, devices=one_device()
+    )
+    assert points.runs.converged.all()
+    assert (np.asarray(points.runs.rates) < 20).all()
+
+
+def test_divergence_is_data(float64):
+    objective, key = orthonormal(2), jrandom.key(0)
+    points = find_critical_points(
+        objective, key, 2, 8, learning_rate=1e6, devices=one_device()
+    )
+    assert bool((points.runs.result == RESULTS.diverged).all())
+    assert (np.asarray(points.class_of) == -1).all()
+    assert len(points) == 0
+    assert census(points).failed.count == 8
+    with pytest.raises(RuntimeError, match="8 of 8"):
+        find_critical_points(
+            objective, key, 2, 8, learning_rate=1e6, throw=True, devices=one_device()
+        )
+
+
+def test_bad_input_is_refused(float64, getkey):
+    objective = orthonormal(2)
+    key = getkey()
+    with pytest.raises(TypeError, match="PopulationLoss"):
+        find_critical_points.__wrapped__(jnp.sum, key, 2, 4)
+    with pytest.raises(ValueError, match="num_neurons is 0"):
+        find_critical_points(objective, key, 0, 4)
+    with pytest.raises(ValueError, match="num_starts is -1"):
+        find_critical_points(objective, key, 2, -1)
+    with pytest.raises(ValueError, match="init is 'zeros'"):
+        find_critical_points(objective, key, 2, 4, init="zeros")
+    with pytest.raises(ValueError, match="learning_rate is 0"):
+        find_critical_points(objective, key, 2, 4, learning_rate=0.0)
+    with pytest.raises(ValueError, match="one nonzero weight"):
+        find_critical_points(objective, key, 2, 4, outer=jnp.asarray([1.0, 0.0]))
+    with pytest.raises(ValueError, match="as the teacher"):
+        refine_critical_points(objective, jnp.ones((2, 3)))
+    with pytest.raises(ValueError, match="NaN"):
+        refine_critical_points(objective, jnp.full((2, 2), jnp.nan))
