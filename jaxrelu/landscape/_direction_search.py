@@ -151,7 +151,7 @@ def slack_statistic(
 def _slacks(
     objective: PopulationLoss,
     minimum: Array,
-    keys: PRNGKeyArray,
+    keys: Array,
     scale: Array,
     cancelling: bool,
 ) -> Array:
@@ -219,7 +219,7 @@ def _search(
     objective: PopulationLoss,
     near: Neighbourhood,
     weights: Array,
-    keys: PRNGKeyArray,
+    keys: Array,
     rate: Array,
     num_steps: int,
 ) -> WorstDirection:
@@ -245,7 +245,8 @@ def _search(
         value, gradient = jax.value_and_grad(scaled)(x)
         better = value < least
         best, least = jnp.where(better, x, best), jnp.where(better, value, least)
-        update, state = optimiser.update(gradient, state)
+        with jax.numpy_dtype_promotion("standard"):  # optax counts steps in int32
+            update, state = optimiser.update(gradient, state)
         return (on_sphere(x + update), state, best, least), None
 
     def descend(key):

@@ -1,0 +1,313 @@
+"""Theorem 10: its inequality, its second-order identity, what breaks without error."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import jax.random as jrandom
+import mpmath
+import numpy as np
+import pytest
+
+import jaxrelu as jr
+from jaxrelu import landscape as ls
+
+
+def loss_of(k, d=None, dtype=None):
+    return jr.PopulationLoss(jr.Shallow.orthonormal(k, d, dtype))
+
+
+def balanced(F, copies):
+    return ls.global_minimum(F.teacher, np.repeat(np.arange(F.teacher.width), copies))
+
+
+def reference(W, displacement, k, copies):
+    """Left and right side by jax.hessian of the loss and sums over loops."""
+    n, d = W.shape
+    F = loss_of(k, d)
+    H = jax.hessian(F)(W + displacement).reshape(n * d, n * d)
+    flat = np.asarray(displacement).reshape(-1)
+    sums = np.asarray(displacement).reshape(k, copies, d).sum(1)
+    rhs = 0.25 * (sum(sums) @ sum(sums) + (1 - 2 / np.pi) * (sums**2).sum())
+    return flat @ np.asarray(H) @ flat, rhs, sums
+
+
+def second_order(sums, k):
+    """The identity of the page, term by term."""
+    u = sums[:, :k]
+    total = np.trace(u) ** 2
+    for i, a in itertools.permutations(range(k), 2):
+        total += 0.5 * (u[i, a] + u[a, i]) ** 2
+    total += (sums[:, k:] ** 2).sum()
+    return total / (2 * np.pi)
+
+
+# ------------------------------------------------------------ the inequality itself
+
+
+@pytest.mark.parametrize(("k", "d", "copies"), [(2, 2, 1), (2, 3, 2), (3, 4, 2)])
+def test_both_sides_and_the_identity(k, d, copies, float64, getkey):
+    F = loss_of(k, d)
+    minimum = balanced(F, copies)
+    direction = jrandom.normal(getkey(), minimum.shape)
+    scales = jnp.asarray([1e-1, 1e-2, 1e-3, 1e-4])
+    found = jax.vmap(
+        lambda t: ls.most_directions_inequality(F, minimum, t * direction)
+    )(scales)
+    for i, t in enumerate(scales[:2]):
+        lhs, rhs, sums = reference(minimum, t * direction, k, copies)
+        assert float(found.lhs[i]) == pytest.approx(float(lhs), rel=1e-11)
+        assert float(found.rhs[i]) == pytest.approx(float(rhs), rel=1e-12)
+        expected = second_order(np.asarray(sums), k)
+        assert float(found.second_order[i]) == pytest.approx(expected, rel=1e-12)
+    # third order, not 2.5: the remainder over the cube of the distance settles
+    order = np.asarray(found.remainder / found.distance**3)
+    distances = np.asarray(found.distance)
+    assert (np.abs(order - order[3])[1:3] < 2 * distances[1:3]).all()
+    assert 1e-3 < abs(order[3]) < 1
+
+
+def test_second_order_does_not_depend_on_the_shares(float64, getkey):
+    """Remark 11, and a rotated teacher in the order of its rotation."""
+    rotation, _ = jnp.linalg.qr(jrandom.normal(getkey(), (4, 4)))
+    F = jr.PopulationLoss(rotation[:3])
+    partition = [2, 0, 1, 0, 2, 0]
+    displacement = 1e-5 * jrandom.normal(getkey(), (6, 4))
+    found = []
+    for alphas in ([0.3, 0.2, 1.0, 0.5, 0.7, 0.3], [0.5, 0.6, 1.0, 0.3, 0.5, 0.1]):
+        minimum = ls.global_minimum(F.teacher, partition, jnp.asarray(alphas))
+        found.append(ls.most_directions_inequality(F, minimum, displacement))
+    assert float(found[0].second_order) == float(found[1].second_order)
+    sums = np.zeros((3, 4))
+    np.add.at(sums, partition, np.asarray(displacement @ rotation.T))
+    assert float(found[0].second_order) == pytest.approx(second_order(sums, 3))
+    for one in found:
+        assert abs(float(one.remainder / one.second_order)) < 1e-2
+
+
+def test_skew_sums_are_the_only_equality(float64, getkey):
+    F = loss_of(3)
+    minimum = balanced(F, 2)
+    skew = jrandom.normal(getkey(), (3, 3))
+    skew = 1e-4 * (skew - skew.T)
+    move = jnp.repeat(skew, 2, axis=0) / 2
+    found = ls.most_directions_inequality(F, minimum, move)
+    assert float(found.second_order) < 1e-20
+    assert abs(float(found.slack)) < 3 * float(found.distance) ** 3
+    off = ls.most_directions_inequality(F, minimum, move.at[0, 0].add(1e-4))
+    assert float(off.second_order) == pytest.approx(1e-8 / (2 * np.pi))
+
+
+def test_example_one(float64, getkey):
+    """Constants of one-point convexity: single, together (m times), cancelling (0)."""
+    F, key = loss_of(3), getkey()
+    single = 1e-6 * jrandom.normal(key, (3, 3))
+    one = ls.most_directions_inequality(F, balanced(F, 1), single)
+    total = np.asarray(single).sum(0)
+    stated = 0.25 - 1 / (2 * np.pi)
+    stated += total @ total / (4 * (np.asarray(single) ** 2).sum())
+    assert float(one.promised_curvature) == pytest.approx(stated, rel=1e-12)
+    assert float(one.curvature) >= stated - 1e-5
+    minimum = balanced(F, 3)
+    together = ls.most_directions_inequality(F, minimum, jnp.repeat(single, 3, axis=0))
+    assert float(together.promised_curvature) == pytest.approx(3 * stated, rel=1e-12)
+    assert float(together.curvature) == pytest.approx(3 * float(one.curvature), 1e-4)
+    move = ls.sample_displacement(key, F, minimum, 1e-6, cancelling=True)
+    np.testing.assert_allclose(move.reshape(3, 3, 3).sum(1), 0, atol=1e-21)
+    cancel = ls.most_directions_inequality(F, minimum, move)
+    assert abs(float(cancel.promised_curvature)) < 1e-15
+    assert abs(float(cancel.curvature)) < 1e-5
+
+
+def test_lemma_25(dtype, getkey):
+    for k, d in ((2, 2), (3, 5)):
+        rows = jrandom.normal(getkey(), (k, d), dtype)
+        lhs, rhs = ls.transposed_product_bound(rows)
+        u = np.asarray(rows, np.float64)
+        pairs = list(itertools.permutations(range(k), 2))
+        left = sum(u[i, j] * u[j, i] for i, j in pairs)
+        right = sum(u[i, i] ** 2 for i in range(k)) - (u**2).sum()
+        assert float(lhs) == pytest.approx(left, rel=1e-5)
+        assert float(rhs) == pytest.approx(right, rel=1e-5)
+        slack = 0.5 * sum((u[i, j] + u[j, i]) ** 2 for i, j in pairs)
+        slack += (u[:, k:] ** 2).sum()
+        assert float(lhs - rhs) == pytest.approx(slack, rel=1e-5)
+    skew = jnp.asarray([[1.0, 2.0], [-2.0, 3.0]], dtype)
+    assert float(jnp.subtract(*ls.transposed_product_bound(skew))) == 0.0
+
+
+# ------------------------------------------------------------------ Conjecture 12
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_published_digits_of_the_counterexample(copies, float64):
+    F = loss_of(2)
+    example = ls.conjecture_counterexample(0.1, copies=copies)
+    found = ls.most_directions_inequality(F, example.minimum, example.displacement)
+    for value in (example, found):
+        assert float(value.lhs) == pytest.approx(0.006318264535748902, rel=1e-12)
+        assert float(value.rhs) == pytest.approx(0.006816901138162095, rel=1e-13)
+    near = ls.Neighbourhood(example.minimum, 0.1 / copies, orthogonal=True)
+    assert bool(near.contains(example.minimum + example.displacement))
+
+
+def test_counterexample_in_closed_form(float64):
+    """Second derivative of the loss along the line, in 40 digits, for both signs."""
+
+    def loss(t):
+        gamma = mpmath.atan(t)
+        half = mpmath.mpf(1) / 2 + 1 / (2 * mpmath.pi)
+        cross = t + mpmath.pi - gamma + 1 + t * gamma
+        return (1 + t**2) * half + half - cross / mpmath.pi
+
+    for t in (0.1, -0.3, 1e-6):
+        example = ls.conjecture_counterexample(t)
+        with mpmath.workdps(40):
+            s = mpmath.mpf(abs(t))
+            lhs = s**2 * mpmath.diff(loss, s, 2)
+            slack = lhs - s**2 * (1 - 1 / mpmath.pi)
+        assert float(example.slack) == pytest.approx(float(slack), rel=1e-9)
+        assert float(example.slack) < 0
+    size = float(jnp.sum(example.displacement**2)) ** 1.5
+    assert float(example.slack) / size == pytest.approx(-0.22508, rel=1e-4)
+    F = loss_of(2)
+    line = lambda t: F(example.minimum + (t / 1e-6) * example.displacement)
+    assert float(line(0.2)) == pytest.approx(float(loss(0.2)), rel=1e-14)
+    for t, sign in ((0.4533, -1), (0.4535, 1)):
+        assert np.sign(float(ls.conjecture_counterexample(t).slack)) == sign
+
+
+def test_counterexample_embeds(float64):
+    F = loss_of(3, 4)
+    example = ls.conjecture_counterexample(-0.1, copies=2, k=3, d=4)
+    found = ls.most_directions_inequality(F, example.minimum, example.displacement)
+    assert float(found.slack) == pytest.approx(float(example.slack), rel=1e-12)
+    with pytest.raises(ValueError, match="k is 1"):
+        ls.conjecture_counterexample(0.1, k=1)
+
+
+@pytest.mark.parametrize(("copies", "least"), [(1, -0.2255), (2, -0.69)])
+def test_search_finds_violations(copies, least, float64, getkey):
+    F = loss_of(2)
+    minimum = balanced(F, copies)
+    worst = ls.worst_direction(F, minimum, 0.01, getkey(), num_starts=8, num_steps=250)
+    assert bool(worst.violated)
+    assert float(worst.inequality.distance) == pytest.approx(0.01)
+    assert float(worst.margin) == pytest.approx(float(worst.inequality.slack), rel=1e-9)
+    checked, rhs, _ = reference(minimum, worst.displacement, 2, copies)
+    assert float(checked - rhs) == pytest.approx(float(worst.margin), rel=1e-6)
+    ratio = float(worst.margin) / 0.01**3
+    assert ratio == pytest.approx(least, rel=0.05)
+    assert (worst.margins >= worst.margin).all()
+    # the family of the counterexample is among what was searched
+    example = ls.conjecture_counterexample(0.01 * np.sqrt(copies / 2), copies=copies)
+    assert float(worst.margin) < 0.98 * float(example.slack)
+
+
+def test_weaker_inequalities_survive_the_search(float64, getkey):
+    """0.9 of the right side at radius 0.01, and condition (4) of Thm 13."""
+    F = loss_of(2)
+    minimum = balanced(F, 2)
+    settings = {"num_starts": 8, "num_steps": 150}
+    weak = ls.worst_direction(F, minimum, 0.01, getkey(), fraction=0.9, **settings)
+    assert not bool(weak.violated)
+    four = ls.worst_direction(
+        F, minimum, 0.01, getkey(), fraction=0.0, coefficient=0.05, **settings
+    )
+    assert not bool(four.violated)
+    # but at radius 0.1 half of the right side is too much
+    half = ls.worst_direction(F, minimum, 0.1, getkey(), fraction=0.5, **settings)
+    assert bool(half.violated)
+    inside = ls.worst_direction(F, minimum, 0.01, getkey(), orthogonal=True, **settings)
+    near = ls.Neighbourhood(minimum, 0.01, orthogonal=True)
+    assert bool(near.contains(minimum + inside.displacement))
+
+
+# ------------------------------------------------------------------ Table 1
+
+
+TABLE = [  # k, copies, Gaussian, adversarial
+    (5, 2, 0.84, 2.27e-4),
+    (5, 5, 2.43, 0.00754),
+    (10, 2, 12.7, 0.0037),
+]
+
+
+@pytest.mark.parametrize(("k", "copies", "gaussian", "adversarial"), TABLE[:2])
+def test_table_one(k, copies, gaussian, adversarial, float64, getkey):
+    F = loss_of(k)
+    minimum = balanced(F, copies)
+    found = ls.slack_statistic(F, minimum, getkey(), num_samples=400)
+    assert found.expected == pytest.approx(copies * k**2 / (2 * np.pi))
+    assert found.mean.error_kind == "standard error"
+    assert abs(float(found.mean.value) - found.expected) < 4 * float(found.mean.error)
+    # minima over samples vary by a factor: ours must be of that size
+    assert gaussian / 2.5 < float(found.smallest) < 4 * gaussian
+    bad = ls.slack_statistic(F, minimum, getkey(), num_samples=400, cancelling=True)
+    assert adversarial / 2.5 < float(bad.smallest) < 4 * adversarial
+    assert float(jnp.max(bad.values)) < 0.1
+
+
+def test_slack_without_the_table(float64, getkey):
+    """d > k: the mean is m k d / 2 pi, by the identity alone in exact arithmetic."""
+    k, d, copies = 2, 4, 3
+    F = loss_of(k, d)
+    found = ls.slack_statistic(F, balanced(F, copies), getkey(), num_samples=400)
+    assert found.expected == pytest.approx(copies * k * d / (2 * np.pi))
+    assert abs(float(found.mean.value) - found.expected) < 4 * float(found.mean.error)
+    sums = np.sqrt(copies) * np.random.default_rng(0).normal(size=(20000, k, d))
+    values = [second_order(s, k) for s in sums]
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values) - found.expected) < 4 * error
+
+
+# ------------------------------------------------------------------ neighbourhoods
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_neighbourhoods(orthogonal, dtype, getkey):
+    minimum = jrandom.normal(getkey(), (3, 3), dtype)
+    near = ls.Neighbourhood(minimum, 0.1, orthogonal=orthogonal)
+    samples = jax.jit(jax.vmap(lambda key: near.sample(key)))(
+        jrandom.split(getkey(), 3000)
+    )
+    assert samples.dtype == dtype
+    contains = jax.jit(jax.vmap(lambda W: near.contains(W)))
+    assert contains(samples).all()
+    move = np.asarray(samples - minimum[None], np.float64)
+    sizes = np.linalg.norm(move, axis=2)
+    # uniform in a ball of dimension p: E r = R p / (p + 1)
+    p = 2 if orthogonal else 3
+    error = sizes.std() / np.sqrt(sizes.size)
+    assert abs(sizes.mean() - 0.1 * p / (p + 1)) < 4 * error
+    assert np.abs(move.mean(0)).max() < 0.01
+    if orthogonal:
+        along = (move * np.asarray(minimum)).sum(2)
+        assert np.abs(along).max() < 1e-5
+    # the projection is the nearest of many members, and fixes members
+    outside = minimum + 0.3 * jrandom.normal(getkey(), (3, 3), dtype)
+    nearest = near.project(outside)
+    assert bool(near.contains(nearest))
+    assert not bool(near.contains(outside))
+    distance = jnp.linalg.norm(nearest - outside)
+    others = jnp.linalg.norm(samples - outside[None], axis=(1, 2))
+    assert float(distance) <= float(others.min())
+    np.testing.assert_allclose(near.project(samples[0]), samples[0], atol=1e-6)
+    radial = minimum * (1 + 0.01 / jnp.linalg.norm(minimum, axis=1, keepdims=True))
+    assert bool(near.contains(radial)) is not orthogonal
+
+
+def test_bad_input_is_refused(float64):
+    F = jr.PopulationLoss(jnp.asarray([[1.0, 0.0], [0.6, 0.8]]))
+    W = F.teacher.inner
+    with pytest.raises(ValueError, match="orthonormal"):
+        ls.most_directions_inequality(F, W, W)
+    F = loss_of(2)
+    with pytest.raises(ValueError, match="displacement is"):
+        ls.most_directions_inequality(F, jnp.eye(2), jnp.ones((1, 2)))
+    with pytest.raises(ValueError, match="deviation"):
+        ls.slack_statistic(F, jnp.eye(2), jrandom.key(0), deviation=0.0)
+    with pytest.raises(ValueError, match="d is 1"):
+        ls.Neighbourhood(jnp.ones((1, 1)), 0.1)
+    with pytest.raises(ValueError, match="d >= k"):
+        ls.transposed_product_bound(jnp.ones((3, 2)))
