@@ -1,5 +1,15 @@
 """The landscape: minimisers, critical points, and the constants around them."""
 
+from jaxrelu.landscape._census import (
+    Census as Census,
+    CensusRow as CensusRow,
+    PublishedCount as PublishedCount,
+    Share as Share,
+    census as census,
+    published_counts as published_counts,
+    share as share,
+    z_score as z_score,
+)
 from jaxrelu.landscape._classification import (
     CriticalPoints as CriticalPoints,
     classify as classify,
