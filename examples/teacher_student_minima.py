@@ -185,7 +185,7 @@ def plane(F: Any, W: Any, i: int, way: Any, resolution: int) -> dict[str, Any]:
     middle = landscape.split(W, i)
     u = way.direction
     apart = jnp.zeros_like(middle).at[i].set(u).at[i + 1].set(-u)
-    along = jnp.abs(apart) * jnp.sign(u)
+    along = jnp.abs(apart) * jnp.sign(u)[None, :]
     reach = 1.3 * float(jnp.max(jnp.abs(way.steps)))
     t = np.linspace(-reach, reach, resolution)
     s = np.linspace(-reach / 2, reach / 2, resolution)
@@ -305,7 +305,7 @@ def draw(
     marks = {
         "type II, a neuron split": (0.0, 0.0),
         "lowest on this line, +": (float(cut["steps"][0]), 0.0),
-        "lowest on this line, -": (float(cut["steps"][1]), 0.0),
+        "lowest on this line, -": (-float(cut["steps"][1]), 0.0),
     }
     figures.plot_slice(
         cut["t"],

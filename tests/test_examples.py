@@ -1,26 +1,9 @@
 """The examples run, and what they claim is so."""
 
-import importlib.util
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-
-
-def load(name):
-    """The example as a module; the precision that it asks for is taken back."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    before = jax.config.jax_enable_x64
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        jax.config.update("jax_enable_x64", before)
-    return module
+from _examples import load, page_of
 
 
 quickstart = load("quickstart")
@@ -37,14 +20,7 @@ def demo(tmp_path_factory):
 @pytest.mark.slow
 def test_quickstart_writes_one_self_contained_page(demo):
     _, out = demo
-    assert {p.name for p in out.iterdir()} == {
-        *("spectrum.png", "width.png", "bulk.png", "descent.png"),
-        "quickstart.html",
-    }
-    page = (out / "quickstart.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
-    assert "src=" not in page.replace('src="data:', "")
-    assert "http" not in page
+    page = page_of(out, "quickstart", ("spectrum", "width", "bulk", "descent"))
     for said in ("float64", "jax.random.key(0)", f"jax {jax.__version__}", "repeats"):
         assert said in page
     # the three lines ran, and printed the spectrum of all 1797 digits
