@@ -138,7 +138,7 @@ def test_table(float64):
 
 def test_loss_two_ways():
     """Critical points have equal sums of kernels, so F = ½(Σf(v,v) - Σf(w,w))."""
-    for name, k in [("A", 30), ("II", 10**6), ("M_3", 17.5), ("N_4", 9)]:
+    for name, k in [("A", 30), ("II", 10**12), ("M_3", 17.5), ("N_4", 10**9)]:
         estimate = symmetric_minimum(name, k).loss
         assert 0 < float(estimate) < 0.2
         eps = jnp.finfo(estimate.value.dtype).eps
@@ -151,6 +151,16 @@ def test_two_families_meet_at_small_k():
         one = symmetric_minimum("A", k).weights()
         other = np.asarray(symmetric_minimum(name, k).weights())
         np.testing.assert_allclose(np.sort(other.ravel()), np.sort(one.ravel()), 1e-6)
+
+
+def test_a_family_that_turns_back_is_not_mistaken_for_another():
+    """Past the fold of N_20 only M_20 is left, which long steps would land on."""
+    assert float(symmetric_minimum("N_20", 130).loss) > 0.09
+    with pytest.raises(RuntimeError, match="followed"):
+        symmetric_minimum("N_20", 200)
+    near = [float(symmetric_minimum("M_34", k).loss) for k in (36, 37, 38)]
+    assert near[0] == pytest.approx(float(symmetric_minimum("A", 36).loss), abs=1e-3)
+    assert near == sorted(near)
 
 
 # ------------------------------------------------------------------ critical dimensions

@@ -207,12 +207,12 @@ def scaled_laplacian(point: Geometry, a: int) -> Number:
 def loss(point: Geometry) -> Number:
     r"""$F(W)$ of the k x k problem with $v_j = e_j$, the factor ½ included."""
     ctx, sizes = point.ctx, point.sizes
-    k = sum(sizes)
+    k, half = sum(sizes), ctx.mpf(1) / 2
     total = k / ctx.mpf(4) + k * (k - 1) / (4 * ctx.pi)
     for a, size in enumerate(sizes):
         norm = point.norms[a]
         total += size * norm**2 / 4
-        for sign, pairs in ((0.5, point.neurons[a]), (-1, point.teachers[a])):
+        for sign, pairs in ((half, point.neurons[a]), (-1, point.teachers[a])):
             for q in pairs:
                 kernel = q.sin + (ctx.pi - q.angle) * q.cos
                 total += sign * size * q.times * norm * q.norm * kernel / (2 * ctx.pi)

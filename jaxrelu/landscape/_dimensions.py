@@ -65,10 +65,14 @@ def critical_dimension(
     """
     family = family_of(name, p)
     low, high = _bracket(family, low, high)
-    upper = _smallest(family, high, 15)
-    for k in range(high - 1, low - 1, -1):
-        lower = _smallest(family, k, 15)
-        if (lower[0] > 0) != (upper[0] > 0):
+    upper = None
+    for k in range(high, low - 1, -1):
+        try:
+            lower = _smallest(family, k, 15)
+        except RuntimeError:  # the family does not reach this k
+            upper = None
+            continue
+        if upper is not None and (lower[0] > 0) != (upper[0] > 0):
             break
         upper = lower
     else:
@@ -77,7 +81,7 @@ def critical_dimension(
             "give another range."
         )
         raise ValueError(msg)
-    label = lower[1] if lower[0] < 0 else upper[1]
+    label = min(lower, upper)[1]
     ctx = context(digits + 15)
 
     def value(size):

@@ -143,38 +143,64 @@ def follow(
 ) -> list[float]:
     """The solution at ``end`` on the curve through ``start`` at ``begin``, in float64.
 
-    Steps are in the logarithm of the parameter and start on the secant; one that ends
-    further than 0.1 from there, or fails, is halved.
+    Steps are in the logarithm of the parameter and start on the tangent. Where a curve
+    turns back, other families are near, and a long step would land on one of them: one
+    that differs from the mean of the tangents at its ends by a tenth of its length is
+    halved, and so is one that Newton's method fails on.
 
     Raises:
-        ArithmeticError: the curve could not be followed.
+        ArithmeticError: the curve could not be followed: it ends, or turns back.
     """
     import mpmath
 
-    ctx, tolerance = mpmath.fp, 1e-6
-    x, _ = newton(ctx, sizes_of(begin), start, tolerance)
-    here, target, step = math.log(begin), math.log(end), 0.5
-    slope = [0.0] * len(x)
+    ctx, here, target, step = mpmath.fp, math.log(begin), math.log(end), 0.5
+    x, _ = newton(ctx, sizes_of(begin), start, 1e-6)
+    slope = _tangent(ctx, sizes_of, begin, x)
     while here != target:
         there, size = target, end
         if abs(target - here) > step:
             there = here + math.copysign(step, target - here)
             size = math.exp(there)
-        ahead = [a + (there - here) * s for a, s in zip(x, slope, strict=True)]
+        h = there - here
         try:
-            new, _ = newton(ctx, sizes_of(size), ahead, tolerance, steps=8)
-            moved = max(abs(a - b) for a, b in zip(new, ahead, strict=True))
+            ahead = [a + h * s for a, s in zip(x, slope, strict=True)]
+            new, _ = newton(ctx, sizes_of(size), ahead, 1e-6, steps=6)
+            bend = _tangent(ctx, sizes_of, size, new)
         except (ArithmeticError, ValueError):
-            new, moved = x, math.inf
-        if moved > 0.1:
-            step /= 2
-            if step < 1e-4:
-                msg = f"the family could not be followed beyond size {size:.6g}."
-                raise ArithmeticError(msg)
-        else:
-            slope = [(a - b) / (there - here) for a, b in zip(new, x, strict=True)]
-            x, here, step = new, there, min(2 * step, 0.5)
+            new, bend = x, [math.inf] * len(x)
+        mean = [a + h * (s + t) / 2 for a, s, t in zip(x, slope, bend, strict=True)]
+        sizes = sizes_of(size)
+        off, moved = _row_distance(sizes, new, mean), _row_distance(sizes, new, x)
+        if off <= 0.1 * moved + 1e-6:
+            x, slope, here, step = new, bend, there, min(2 * step, 0.5)
+            continue
+        step /= 2
+        if step < 1e-3:
+            msg = f"the family could not be followed beyond size {size:.6g}."
+            raise ArithmeticError(msg)
     return x
+
+
+def _tangent(ctx, sizes_of, size, x) -> list[float]:
+    """Derivative of the solution by the logarithm of the parameter."""
+    slopes, h = [], 1e-5
+    for shifted in (size * math.exp(h), size * math.exp(-h)):
+        sizes = sizes_of(shifted)
+        point = geometry(ctx, sizes, assemble(sizes, x))
+        slopes.append(flatten(sizes, gradient(point)))
+    sizes = sizes_of(size)
+    _, jacobian = reduced_system(geometry(ctx, sizes, assemble(sizes, x)))
+    change = [(b - a) / (2 * h) for a, b in zip(*slopes, strict=True)]
+    return list(ctx.lu_solve(jacobian, ctx.matrix(change)))
+
+
+def _row_distance(sizes, x, y) -> float:
+    """How far the neuron that differs most is moved, up to a factor of a few."""
+    pairs = zip(entries(sizes), x, y, strict=True)
+    return max(
+        abs(a - b) * math.sqrt(1 if diagonal else sizes[column])
+        for (_, column, diagonal), a, b in pairs
+    )
 
 
 # ------------------------------------------------------------------------------- seeds
@@ -191,10 +217,14 @@ def seed(family: Family, k: Number, ctx: Any) -> list[Number]:
         return [ctx.mpf(1), ctx.mpf(0)]
     if family.name != "N" and k >= _large(family):
         return leading(family, ctx.mpf(k), ctx)
-    free = min(float(k) - family.p, 1e5)  # N has long reached its limit there
+    free = min(float(k) - family.p, 1e5)
     last = math.floor(abs(math.log(free / _free(family, 0))) / STRIDE)
-    start = waypoint(family, last)
-    return follow(family.sizes, start, _free(family, last), free)
+    start = follow(family.sizes, waypoint(family, last), _free(family, last), free)
+    if free == 1e5:  # float64 follows no further; each number goes on to its limit
+        a, b, c, e, f, r = start
+        q = free / (k - family.p)
+        start = [a, b, q * c, 1 + q * (e - 1), q * q * f, q * r]
+    return start
 
 
 STRIDE = 0.5

@@ -256,6 +256,11 @@ def symmetric_minimum(
     integer k ≤ 100). M_p at $k = p + 2$ is a point of A's orbit (two columns
     exchanged), whose isotropy group is larger; so is II at k = 3.
 
+    A family can end where its curve turns back (a fold in k): N_p does for p ≥ 16, at
+    $k - p \approx 400, 115, 90$ for p = 16, 20, 25; M_p coming from large k does for
+    p ≥ 46, at $k - p \approx 24, 41, 80$ for p = 46, 60, 100. Found numerically, like
+    the rest.
+
     Newton's method runs in multiprecision arithmetic (mpmath) from a start that is
     followed in real k from the family's limit. Milliseconds up to a second, at any k.
 
