@@ -17,7 +17,7 @@ from jaxrelu.landscape import (
     starting_weights,
     z_score,
 )
-from jaxrelu.landscape._first_order import Problem, angle_and_sine, gradients
+from jaxrelu.landscape._first_order import Problem, angle_and_sine, gradients, losses
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
 
@@ -64,7 +64,7 @@ def test_angles_agree_with_numpy(dtype, getkey):
             [0.5, -0.5, 0.0],
         ]
     ).astype(dtype)
-    theta, sine = angle_and_sine(jnp.asarray(cosine))
+    theta, sine = jax.jit(angle_and_sine)(jnp.asarray(cosine))
     assert theta.dtype == sine.dtype == dtype
     eps = np.finfo(dtype).eps
     expected = np.arccos(cosine.astype(np.float64))
@@ -82,13 +82,16 @@ def test_gradients_agree_with_the_objective(dtype, getkey):
     w = w.at[1].set(0.3 * w[0]).at[2].set(-2 * w[0]).at[3].set(v[1])
     outer = jnp.asarray([1.0, 2.0, -1.0, 0.5, 1.0], dtype)
     student = Shallow(w, outer)
-    found = gradients(Problem(objective, outer), w[None])[0]
+    problem = Problem.of_loss(objective, outer)
+    found = jax.jit(gradients)(problem, w[None])[0]
     assert found.dtype == dtype
-    by_autodiff = jax.grad(lambda u: objective(Shallow(u, outer)))(w)
+    by_autodiff = jax.jit(jax.grad(lambda u: objective(Shallow(u, outer))))(w)
     scale = float(jnp.abs(objective.gradient(student)).max())
     close = {"rtol": 0, "atol": 64 * float(jnp.finfo(dtype).eps) * max(scale, 1)}
     np.testing.assert_allclose(found, objective.gradient(student), **close)
     np.testing.assert_allclose(found, by_autodiff, **close)
+    loss = objective(student)
+    np.testing.assert_allclose(jax.jit(losses)(problem, w[None])[0], loss, **close)
 
 
 # ---------------------------------------------------------------------- the search
@@ -134,7 +137,7 @@ def test_runs_end_where_plain_descent_ends(points):
         key = jrandom.key(2018)
         index = jnp.asarray(chosen, jnp.int32)
         starts = starting_weights(key, index, (K, K), "xavier", jnp.dtype("float64"))
-        problem = Problem(objective, points.outer)
+        problem = Problem.of_loss(objective, points.outer)
 
         @jax.jit
         def descend(weights):

@@ -148,7 +148,7 @@ def classify(
     points, names, groups = [], [], []
     for is_global, members in classes:
         best = int(members[np.argmin(norms[members])])
-        weights = np.asarray(runs.weights[best])
+        weights = np.asarray(runs.weights)[best]
         group = isotropy(table(objective, weights, outer), identify)
         name = "global" if is_global else None
         if name is None:
@@ -158,8 +158,8 @@ def classify(
         groups.append(group)
     if not points:
         points = [_described(objective, runs, 0, outer, 0)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *points)
-    stacked = jax.tree.map(lambda leaf: leaf[: len(names)], stacked)
+    count = len(names)
+    stacked = jax.tree.map(lambda *all: jnp.asarray(np.stack(all)[:count]), *points)
     return CriticalPoints(
         **stacked,
         runs=runs,
@@ -179,22 +179,19 @@ def _classes(
     """(is global, its runs) for every point by increasing loss, and their inverse."""
     losses, converged = np.asarray(runs.losses), runs.converged
     weights, norms = np.asarray(runs.weights), np.asarray(runs.gradient_norms)
-    zero_loss = float(objective(jnp.zeros_like(runs.weights[0])))
-    close = identify * zero_loss
+    size = _teacher_size(objective) ** 2
     everywhere: list[int] = []
     kinds: list[tuple[Table, float, list[int]]] = []
     for i in np.argsort(losses, kind="stable"):
         if not converged[i]:
             continue
         near = max(identify, 4 * float(norms[i]) ** 0.5)
-        if losses[i] < 1e-3 * zero_loss and _is_global(
-            objective, weights[i], outer, near
-        ):
+        if losses[i] < 1e-3 * size and _is_global(objective, weights[i], outer, near):
             everywhere.append(int(i))
             continue
         point = table(objective, weights[i], outer)
         for other, loss, members in reversed(kinds):
-            if losses[i] - loss > close:
+            if losses[i] - loss > identify * size:
                 continue
             if matching(other, point, identify) is not None:
                 members.append(int(i))
@@ -244,24 +241,32 @@ def _name(
 
 def _described(
     objective: PopulationLoss, runs: Runs, best: int, outer: Array, count: int
-) -> dict[str, Array]:
+) -> dict[str, Any]:
     """The numbers of one point."""
-    weights = runs.weights[best]
-    norm = runs.gradient_norms[best]
-    found = spectrum(hessian(objective, Shallow(weights, outer)))
-    v, b = objective.teacher.inner, objective.teacher.outer
-    scale = jnp.sqrt(jnp.mean(jnp.sum(v * v, axis=1) * b * b))
-    tolerance = jnp.maximum(found.tolerance, 4 * jnp.sqrt(scale * norm))
+    weights = np.asarray(runs.weights)[best]
+    norm = np.asarray(runs.gradient_norms)[best]
+    student = Shallow(jnp.asarray(weights), outer)
+    found = spectrum(hessian(objective, student))
+    values = np.asarray(found.values)
+    scale = _teacher_size(objective) / objective.teacher.width**0.5
+    tolerance = max(np.asarray(found.tolerance), 4 * np.sqrt(scale * norm))
     return {
         "weights": weights,
-        "losses": runs.losses[best],
+        "losses": np.asarray(runs.losses)[best],
         "gradient_norms": norm,
-        "negative": jnp.sum(found.values < -tolerance, dtype=jnp.int32),
-        "zero": jnp.sum(jnp.abs(found.values) <= tolerance, dtype=jnp.int32),
-        "positive": jnp.sum(found.values > tolerance, dtype=jnp.int32),
-        "zero_tolerances": tolerance,
-        "smallest": found.values[-1],
-        "smallest_error": found.error[-1],
-        "norm_sums": jnp.sum(jnp.sqrt(jnp.sum(weights * weights, axis=1))),
-        "counts": jnp.asarray(count, jnp.int32),
+        "negative": np.int32((values < -tolerance).sum()),
+        "zero": np.int32((np.abs(values) <= tolerance).sum()),
+        "positive": np.int32((values > tolerance).sum()),
+        "zero_tolerances": weights.dtype.type(tolerance),
+        "smallest": values[-1],
+        "smallest_error": np.asarray(found.error)[-1],
+        "norm_sums": np.linalg.norm(weights, axis=1).sum(),
+        "counts": np.int32(count),
     }
+
+
+def _teacher_size(objective: PopulationLoss) -> float:
+    r"""$(\sum_j b_j^2 \lVert v_j\rVert^2)^{1/2}$."""
+    outer = np.asarray(objective.teacher.outer, np.float64)
+    inner = np.asarray(objective.teacher.inner, np.float64)
+    return float(np.linalg.norm(outer[:, None] * inner))

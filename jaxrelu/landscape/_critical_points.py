@@ -221,7 +221,7 @@ def problem_of(objective: Any, num_neurons: Any, outer: Any) -> Problem:
     check_count(num_neurons, "num_neurons")
     dtype = objective.teacher.inner.dtype
     if outer is None:
-        return Problem(objective, jnp.ones((num_neurons,), dtype))
+        return Problem.of_loss(objective, jnp.ones((num_neurons,), dtype))
     outer = as_floating(outer, "outer")
     check_finite(outer, "outer")
     if (
@@ -234,7 +234,7 @@ def problem_of(objective: Any, num_neurons: Any, outer: Any) -> Problem:
             "one nonzero weight for each neuron."
         )
         raise ValueError(msg)
-    return Problem(objective, outer)
+    return Problem.of_loss(objective, outer)
 
 
 def check_count(value: Any, name: str) -> None:

@@ -13,7 +13,7 @@ does not.
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -80,10 +80,33 @@ class Problem(eqx.Module):
     teacher_outer: Float[Array, " k"]
     outer: Float[Array, " n"]
 
-    def __init__(self, objective: PopulationLoss, outer: Float[Array, " n"]):
-        self.inner = objective.teacher.inner
-        self.teacher_outer = objective.teacher.outer
-        self.outer = outer
+    @classmethod
+    def of_loss(cls, objective: PopulationLoss, outer: Float[Array, " n"]) -> "Problem":
+        """The problem of an objective and the student's outer weights."""
+        return cls(objective.teacher.inner, objective.teacher.outer, outer)
+
+
+class _Pairs(NamedTuple):
+    """Angles of students with all neurons, at many points."""
+
+    every: Array  # (b, n + k, d)
+    units: Array
+    norms: Array  # (b, n + k)
+    signed: Array  # (n + k,)
+    cosine: Array  # (b, n, n + k), as are the angle and its sine
+    theta: Array
+    sine: Array
+
+
+def _pairs(problem: Problem, weights: Array) -> _Pairs:
+    batch, n, d = weights.shape
+    teacher = jnp.broadcast_to(problem.inner, (batch, problem.inner.shape[0], d))
+    every = jnp.concatenate([weights, teacher], axis=1)
+    norms = jnp.sqrt(jnp.sum(every * every, axis=2))
+    units = every / jnp.maximum(norms, jnp.finfo(weights.dtype).tiny)[:, :, None]
+    signed = jnp.concatenate([problem.outer, -problem.teacher_outer])
+    cosine = matmul(units[:, :n], units.swapaxes(1, 2))
+    return _Pairs(every, units, norms, signed, cosine, *angle_and_sine(cosine))
 
 
 def gradients(
@@ -96,20 +119,36 @@ def gradients(
 
     Cost: 4n(n + k)d operations a point in matrix products, and about 25n(n + k) more.
     """
-    batch, n, d = weights.shape
-    k = problem.inner.shape[0]
-    dtype = weights.dtype
-    teacher = jnp.broadcast_to(problem.inner, (batch, k, d))
-    every = jnp.concatenate([weights, teacher], axis=1)
-    norms = jnp.sqrt(jnp.sum(every * every, axis=2))
-    units = every / jnp.maximum(norms, jnp.finfo(dtype).tiny)[:, :, None]
-    signed = jnp.concatenate([problem.outer, -problem.teacher_outer])
-    cosines = matmul(units[:, :n], units.swapaxes(1, 2))
-    theta, sine = angle_and_sine(cosines)
-    along = jnp.sum(sine * (signed[None] * norms)[:, None, :], axis=2)
-    towards = matmul(math.pi - theta, signed[None, :, None] * every)
+    pairs = _pairs(problem, weights)
+    sized = pairs.signed[None] * pairs.norms
+    along = jnp.sum(pairs.sine * sized[:, None, :], axis=2)
+    turned = pairs.signed[None, :, None] * pairs.every
+    towards = matmul(math.pi - pairs.theta, turned)
+    units = pairs.units[:, : weights.shape[1]]
     scale = (problem.outer / (2 * math.pi))[None, :, None]
-    return scale * (along[:, :, None] * units[:, :n] + towards)
+    return scale * (along[:, :, None] * units + towards)
+
+
+def losses(problem: Problem, weights: Float[Array, "b n d"]) -> Float[Array, " b"]:
+    r"""F at many points, to a few roundings of its largest term.
+
+    The sum over all pairs is $\tfrac12(S_{ww} + 2S_{wv} + S_{vv})$ with signed outer
+    weights; $S_{vv}$ is that of the teacher as its own student.
+    """
+    n = weights.shape[1]
+    own, cross = _kernel_sums(problem, weights, n)
+    as_student = Problem(problem.inner, problem.teacher_outer, problem.teacher_outer)
+    k = problem.inner.shape[0]
+    theirs, _ = _kernel_sums(as_student, problem.inner[None], k)
+    return own / 2 + cross + theirs / 2
+
+
+def _kernel_sums(problem: Problem, weights: Array, n: int) -> tuple[Array, Array]:
+    pairs = _pairs(problem, weights)
+    kernel = pairs.sine + (math.pi - pairs.theta) * pairs.cosine
+    sized = pairs.signed[None] * pairs.norms / (2 * math.pi) ** 0.5
+    terms = kernel * sized[:, :n, None] * sized[:, None, :]
+    return jnp.sum(terms[:, :, :n], axis=(1, 2)), jnp.sum(terms[:, :, n:], axis=(1, 2))
 
 
 class Descent(eqx.Module):

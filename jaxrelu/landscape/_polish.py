@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrelu._products import matmul
@@ -70,20 +71,24 @@ def dense_hessian(
     return hessian(loss_of(problem), student).as_matrix()
 
 
-def gradient_floor(
-    problem: Problem, weights: Float[Array, "*s n d"]
-) -> Float[Array, "*s"]:
+def gradient_floor(problem: Problem, weights: np.ndarray) -> np.ndarray:
     r"""What rounding leaves of $\lVert\nabla F\rVert$ at a critical point, about.
 
     $\tfrac14\varepsilon\sqrt n\,\max_i|a_i|\sum_u |q_u|\,\lVert u\rVert$ over student
     and teacher: row i is a sum of such terms, each of norm at most half of that.
+
+    Args:
+        problem: what was searched.
+        weights: points, (s, n, d).
+
+    Returns:
+        (s,).
     """
-    own = jnp.sqrt(jnp.sum(weights**2, axis=-1)) @ jnp.abs(problem.outer)
-    theirs = jnp.sqrt(jnp.sum(problem.inner**2, axis=1))
-    total = own + theirs @ jnp.abs(problem.teacher_outer)
-    eps = float(jnp.finfo(weights.dtype).eps)
-    largest = jnp.max(jnp.abs(problem.outer))
-    return total * largest * (eps * weights.shape[-2] ** 0.5 / 4)
+    a, b = np.abs(problem.outer), np.abs(problem.teacher_outer)
+    theirs = np.linalg.norm(problem.inner, axis=1) @ b
+    own = np.linalg.norm(weights, axis=2) @ a
+    eps = float(np.finfo(weights.dtype).eps)
+    return (own + theirs) * a.max() * (eps * weights.shape[1] ** 0.5 / 4)
 
 
 def newton(

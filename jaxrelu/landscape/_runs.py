@@ -13,18 +13,23 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxrelu._memory import require_bytes
 from jaxrelu._results import RESULTS
-from jaxrelu.landscape._first_order import Descent, Devices, Problem, descend
+from jaxrelu.landscape._first_order import (
+    Descent,
+    Devices,
+    Problem,
+    descend,
+    gradients,
+    losses,
+)
 from jaxrelu.landscape._polish import (
     METHODS,
     gradient_floor,
-    gradient_of,
     levenberg_marquardt,
-    loss_of,
     nearest_global_minimum,
     newton,
     polish,
 )
-from jaxrelu.networks import Shallow, inner_weights
+from jaxrelu.networks import inner_weights
 
 
 NOT_POLISHED = "not polished"
@@ -80,7 +85,7 @@ class Runs(eqx.Module):
     @property
     def converged(self) -> np.ndarray:
         """Which runs ended at a critical point, (s,)."""
-        return np.asarray(self.gradient_norms <= self.tolerances)
+        return np.asarray(self.gradient_norms) <= np.asarray(self.tolerances)
 
 
 @functools.partial(jax.jit, static_argnames=("shape", "scheme", "dtype"))
@@ -103,13 +108,13 @@ def starting_weights(
 def values_of(
     problem: Problem, weights: Float[Array, "s n d"]
 ) -> tuple[Float[Array, " s"], Float[Array, " s"]]:
-    """F and the norm of its gradient at many points, one after the other."""
-    loss = loss_of(problem)
+    """F and the norm of its gradient at many points, a block at a time."""
 
     def one(w):
-        return loss(Shallow(w, problem.outer)), gradient_of(problem, w)[1]
+        gradient = gradients(problem, w[None])[0]
+        return losses(problem, w[None])[0], jnp.sqrt(jnp.sum(gradient**2))
 
-    return jax.lax.map(one, weights)
+    return jax.lax.map(one, weights, batch_size=64)
 
 
 @jax.jit
@@ -140,9 +145,8 @@ class Settings(eqx.Module):
 
 def scale_of(problem: Problem) -> float:
     r"""$\max|a_i|$ times the root mean square of $|b_j|\,\lVert v_j\rVert$."""
-    sizes = jnp.sum(problem.inner**2, axis=1) * problem.teacher_outer**2
-    scale = jnp.sqrt(jnp.mean(sizes)) * jnp.max(jnp.abs(problem.outer))
-    return float(scale) or 1.0
+    sizes = np.sum(np.square(problem.inner), axis=1) * np.square(problem.teacher_outer)
+    return float(np.sqrt(np.mean(sizes)) * np.max(np.abs(problem.outer))) or 1.0
 
 
 def search(
@@ -280,8 +284,9 @@ class _State:
 
     def goals(self) -> np.ndarray:
         """The gradient norm asked for, or what rounding allows, for every run."""
-        floor = gradient_floor(self.problem, jnp.asarray(self.weights))
-        goal = np.maximum(np.asarray(floor), self.settings.tolerance)
+        with np.errstate(over="ignore", invalid="ignore"):  # diverged runs
+            floor = gradient_floor(self.problem, self.weights)
+        goal = np.maximum(floor, self.settings.tolerance)
         return np.where(np.isfinite(goal), goal, self.settings.tolerance).astype(
             self.weights.dtype
         )
@@ -290,8 +295,12 @@ class _State:
         """The results, with the losses."""
         problem = self.problem
         weights, before = jnp.asarray(self.weights), jnp.asarray(self.before)
+        with np.errstate(over="ignore", invalid="ignore"):  # diverged runs
+            moved = np.linalg.norm(self.weights - self.before, axis=(1, 2))
         norms, goals = jnp.asarray(self.norms), jnp.asarray(self.goals())
-        result = outcomes(norms <= goals, jnp.asarray(self.status == 2))
+        result = outcomes(
+            jnp.asarray(self.norms <= self.goals()), jnp.asarray(self.status == 2)
+        )
         descent_losses, descent_norms = values_of(problem, before)
         return Runs(
             weights=weights,
@@ -300,7 +309,7 @@ class _State:
             start_losses=values_of(problem, starts)[0],
             descent_losses=descent_losses,
             descent_norms=descent_norms,
-            moved=jnp.sqrt(jnp.sum((weights - before) ** 2, axis=(1, 2))),
+            moved=jnp.asarray(moved),
             steps=jnp.asarray(self.steps),
             rates=jnp.asarray(self.rates),
             polished_by=jnp.asarray(self.polished_by),
