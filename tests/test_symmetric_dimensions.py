@@ -55,6 +55,13 @@ def test_global_minimum_for_all_k(float64):
             assert found == times, (k, value)
 
 
+def test_global_minimum_of_two_neurons(float64):
+    """Where the square has no component Y, and the standard one only two copies."""
+    values = symmetric_minimum("global", 2).hessian_spectrum().expand()
+    low = 1 / 4 - 1 / (2 * np.pi)
+    np.testing.assert_allclose(values, [1 - low, 1 / 2 + low, 1 / 2 - low, low], 1e-14)
+
+
 def test_second_type_at_a_million(float64):
     """Multiplicities are exact; the trace is that of the diagonal blocks, summed."""
     k = 10**6
@@ -154,10 +161,11 @@ def test_two_families_meet_at_small_k():
 
 
 def test_a_family_that_turns_back_is_not_mistaken_for_another():
-    """Past the fold of N_20 only M_20 is left, which long steps would land on."""
-    assert float(symmetric_minimum("N_20", 130).loss) > 0.09
-    with pytest.raises(RuntimeError, match="followed"):
-        symmetric_minimum("N_20", 200)
+    """Past the folds only M_30 or N_100 is left, which long steps would land on."""
+    assert float(symmetric_minimum("N_30", 100).loss) > 0.1
+    for name, k in (("N_30", 300), ("M_100", 150)):
+        with pytest.raises(RuntimeError, match="followed"):
+            symmetric_minimum(name, k)
     near = [float(symmetric_minimum("M_34", k).loss) for k in (36, 37, 38)]
     assert near[0] == pytest.approx(float(symmetric_minimum("A", 36).loss), abs=1e-3)
     assert near == sorted(near)

@@ -83,7 +83,7 @@ def check_size(family: Family, k: Number) -> None:
     Raises:
         ValueError: with the least k.
     """
-    least = {"global": 1, "A": 3, "I": 4, "II": 3}.get(family.name, family.p + 2)
+    least = {"global": 2, "A": 3, "I": 4, "II": 3}.get(family.name, family.p + 2)
     if k < least:
         msg = f"k is {k}; family {family.label} starts at k = {least}."
         raise ValueError(msg)

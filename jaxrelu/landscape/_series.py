@@ -2,7 +2,7 @@ r"""Expansions of the symmetric families in powers of $k^{-1/2}$, in closed form
 
 The coefficients are known numerically: solve at many k in several hundred digits,
 eliminate (Richardson), and search for integer relations with powers of $\pi$ (PSLQ).
-Each relation holds to 135 digits or more and has small coefficients; none is proved.
+Each relation holds to 120 digits or more and has small coefficients; none is proved.
 Some need a factor $1/(\pi - 2)$; with it every coefficient up to the order kept here
 has a closed form.
 """
