@@ -95,7 +95,6 @@ def measured(F, pair, opening):
 
 
 CASES = {  # k, d, partition, alphas, direction
-    "digits": (2, 2, [0, 0, 1], [0.5, 0.5, 1.0], None),
     "uneven": (2, 2, [0, 0, 1], [0.3, 0.7, 1.0], None),
     "outside": (2, 3, [0, 0, 1], [0.3, 0.7, 1.0], [0.0, 0.0, 1.0]),
     "backwards": (3, 3, [0, 0, 1, 2], [0.3, 0.7, 1.0, 1.0], [0.0, -1.0, 0.0]),
@@ -249,16 +248,16 @@ def test_descent_slows_to_an_inverse_cube(share, float64):
 
 
 def test_toy_valley(float64):
-    value, gradient = ls.toy_valley, jax.grad(ls.toy_valley)
-    bend = jax.hessian(ls.toy_valley)
+    value, gradient = ls.toy_valley, jax.jit(jax.grad(ls.toy_valley))
+    bend = jax.jit(jax.hessian(ls.toy_valley))
     for x, y in [(1.0, 0.1), (1.0, -1e-3), (0.2, 0.3)]:
         p = jnp.asarray([x, y])
-        assert float(jnp.linalg.det(bend(p))) == pytest.approx(-12 * x**2 * y**2)
-        ratio = 0.5 * jnp.sum(gradient(p) ** 2) / value(p)
+        assert float(np.linalg.det(bend(p))) == pytest.approx(-12 * x**2 * y**2)
+        ratio = 0.5 * (np.asarray(gradient(p)) ** 2).sum() / value(p)
         assert float(ratio) == pytest.approx(2 * (x**2 + y**2))
     for step in (0.1, 1e-3):
         along, across = jnp.asarray([1 + step, 0.0]), jnp.asarray([1.0, step])
-        assert float(jnp.abs(gradient(along)).max()) == 0.0
+        assert np.abs(gradient(along)).max() == 0.0
         assert float(gradient(across)[1] * step) == pytest.approx(2 * step**2)
         assert float(bend(across)[1, 1]) == pytest.approx(2)
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jrandom
@@ -21,15 +22,20 @@ def balanced(F, copies):
     return ls.global_minimum(F.teacher, np.repeat(np.arange(F.teacher.width), copies))
 
 
+@eqx.filter_jit
+def curvature(F, W, direction):
+    """By automatic differentiation of the loss."""
+    _, product = jax.jvp(jax.grad(F), (W,), (direction,))
+    return jnp.sum(product * direction)
+
+
 def reference(W, displacement, k, copies):
-    """Left and right side by jax.hessian of the loss and sums over loops."""
-    n, d = W.shape
-    F = loss_of(k, d)
-    H = jax.hessian(F)(W + displacement).reshape(n * d, n * d)
-    flat = np.asarray(displacement).reshape(-1)
+    """Left and right side by automatic differentiation and sums over loops."""
+    d = W.shape[1]
+    lhs = curvature(loss_of(k, d), W + displacement, displacement)
     sums = np.asarray(displacement).reshape(k, copies, d).sum(1)
     rhs = 0.25 * (sum(sums) @ sum(sums) + (1 - 2 / np.pi) * (sums**2).sum())
-    return flat @ np.asarray(H) @ flat, rhs, sums
+    return lhs, rhs, sums
 
 
 def second_order(sums, k):
@@ -45,7 +51,7 @@ def second_order(sums, k):
 # ------------------------------------------------------------ the inequality itself
 
 
-@pytest.mark.parametrize(("k", "d", "copies"), [(2, 2, 1), (2, 3, 2), (3, 4, 2)])
+@pytest.mark.parametrize(("k", "d", "copies"), [(2, 3, 2), (3, 3, 1)])
 def test_both_sides_and_the_identity(k, d, copies, float64, getkey):
     F = loss_of(k, d)
     minimum = balanced(F, copies)
@@ -108,12 +114,12 @@ def test_example_one(float64, getkey):
     stated += total @ total / (4 * (np.asarray(single) ** 2).sum())
     assert float(one.promised_curvature) == pytest.approx(stated, rel=1e-12)
     assert float(one.curvature) >= stated - 1e-5
-    minimum = balanced(F, 3)
-    together = ls.most_directions_inequality(F, minimum, jnp.repeat(single, 3, axis=0))
-    assert float(together.promised_curvature) == pytest.approx(3 * stated, rel=1e-12)
-    assert float(together.curvature) == pytest.approx(3 * float(one.curvature), 1e-4)
+    minimum = balanced(F, 2)
+    together = ls.most_directions_inequality(F, minimum, jnp.repeat(single, 2, axis=0))
+    assert float(together.promised_curvature) == pytest.approx(2 * stated, rel=1e-12)
+    assert float(together.curvature) == pytest.approx(2 * float(one.curvature), 1e-4)
     move = ls.sample_displacement(key, F, minimum, 1e-6, cancelling=True)
-    np.testing.assert_allclose(move.reshape(3, 3, 3).sum(1), 0, atol=1e-21)
+    np.testing.assert_allclose(move.reshape(3, 2, 3).sum(1), 0, atol=1e-21)
     cancel = ls.most_directions_inequality(F, minimum, move)
     assert abs(float(cancel.promised_curvature)) < 1e-15
     assert abs(float(cancel.curvature)) < 1e-5
@@ -139,7 +145,7 @@ def test_lemma_25(dtype, getkey):
 # ------------------------------------------------------------------ Conjecture 12
 
 
-@pytest.mark.parametrize("copies", [1, 2, 3])
+@pytest.mark.parametrize("copies", [1, 3])
 def test_published_digits_of_the_counterexample(copies, float64):
     F = loss_of(2)
     example = ls.conjecture_counterexample(0.1, copies=copies)
@@ -186,12 +192,18 @@ def test_counterexample_embeds(float64):
         ls.conjecture_counterexample(0.1, k=1)
 
 
-@pytest.mark.parametrize(("copies", "least"), [(1, -0.2255), (2, -0.69)])
-def test_search_finds_violations(copies, least, float64, getkey):
+@pytest.mark.parametrize(
+    ("copies", "least", "orthogonal"), [(1, -0.2255, True), (2, -0.69, False)]
+)
+def test_search_finds_violations(copies, least, orthogonal, float64, getkey):
     F = loss_of(2)
     minimum = balanced(F, copies)
-    worst = ls.worst_direction(F, minimum, 0.01, getkey(), num_starts=8, num_steps=250)
+    near = ls.Neighbourhood(minimum, 0.01, orthogonal=orthogonal)
+    worst = ls.worst_direction(
+        F, minimum, 0.01, getkey(), orthogonal=orthogonal, num_starts=6, num_steps=150
+    )
     assert bool(worst.violated)
+    assert bool(near.contains(minimum + worst.displacement))
     assert float(worst.inequality.distance) == pytest.approx(0.01)
     assert float(worst.margin) == pytest.approx(float(worst.inequality.slack), rel=1e-9)
     checked, rhs, _ = reference(minimum, worst.displacement, 2, copies)
@@ -208,7 +220,7 @@ def test_weaker_inequalities_survive_the_search(float64, getkey):
     """0.9 of the right side at radius 0.01, and condition (4) of Thm 13."""
     F = loss_of(2)
     minimum = balanced(F, 2)
-    settings = {"num_starts": 8, "num_steps": 150}
+    settings = {"num_starts": 6, "num_steps": 150}
     weak = ls.worst_direction(F, minimum, 0.01, getkey(), fraction=0.9, **settings)
     assert not bool(weak.violated)
     four = ls.worst_direction(
@@ -218,9 +230,6 @@ def test_weaker_inequalities_survive_the_search(float64, getkey):
     # but at radius 0.1 half of the right side is too much
     half = ls.worst_direction(F, minimum, 0.1, getkey(), fraction=0.5, **settings)
     assert bool(half.violated)
-    inside = ls.worst_direction(F, minimum, 0.01, getkey(), orthogonal=True, **settings)
-    near = ls.Neighbourhood(minimum, 0.01, orthogonal=True)
-    assert bool(near.contains(minimum + inside.displacement))
 
 
 # ------------------------------------------------------------------ Table 1
@@ -229,11 +238,10 @@ def test_weaker_inequalities_survive_the_search(float64, getkey):
 TABLE = [  # k, copies, Gaussian, adversarial
     (5, 2, 0.84, 2.27e-4),
     (5, 5, 2.43, 0.00754),
-    (10, 2, 12.7, 0.0037),
 ]
 
 
-@pytest.mark.parametrize(("k", "copies", "gaussian", "adversarial"), TABLE[:2])
+@pytest.mark.parametrize(("k", "copies", "gaussian", "adversarial"), TABLE)
 def test_table_one(k, copies, gaussian, adversarial, float64, getkey):
     F = loss_of(k)
     minimum = balanced(F, copies)
@@ -268,13 +276,26 @@ def test_slack_without_the_table(float64, getkey):
 def test_neighbourhoods(orthogonal, dtype, getkey):
     minimum = jrandom.normal(getkey(), (3, 3), dtype)
     near = ls.Neighbourhood(minimum, 0.1, orthogonal=orthogonal)
-    samples = jax.jit(jax.vmap(lambda key: near.sample(key)))(
-        jrandom.split(getkey(), 3000)
-    )
+
+    @jax.jit
+    def sampled(near, keys):
+        samples = jax.vmap(lambda key: near.sample(key))(keys)
+        outside = near.minimum + 0.3 * jax.random.normal(keys[0], (3, 3), dtype)
+        candidates = jnp.concatenate([samples, jnp.stack([outside, 1.01 * minimum])])
+        inside = jax.vmap(lambda W: near.contains(W))(candidates)
+        nearest = near.project(outside)
+        same = near.project(samples[0])
+        return samples, outside, nearest, same, inside, near.contains(nearest)
+
+    keys = jrandom.split(getkey(), 3000)
+    samples, outside, nearest, same, inside, kept = sampled(near, keys)
     assert samples.dtype == dtype
-    contains = jax.jit(jax.vmap(lambda W: near.contains(W)))
-    assert contains(samples).all()
-    move = np.asarray(samples - minimum[None], np.float64)
+    assert inside[:-2].all()
+    assert bool(kept)
+    assert not bool(inside[-2])
+    # moving along a neuron is not orthogonal
+    assert bool(inside[-1]) is not orthogonal
+    move = np.asarray(samples, np.float64) - np.asarray(minimum, np.float64)
     sizes = np.linalg.norm(move, axis=2)
     # uniform in a ball of dimension p: E r = R p / (p + 1)
     p = 2 if orthogonal else 3
@@ -282,19 +303,12 @@ def test_neighbourhoods(orthogonal, dtype, getkey):
     assert abs(sizes.mean() - 0.1 * p / (p + 1)) < 4 * error
     assert np.abs(move.mean(0)).max() < 0.01
     if orthogonal:
-        along = (move * np.asarray(minimum)).sum(2)
-        assert np.abs(along).max() < 1e-5
-    # the projection is the nearest of many members, and fixes members
-    outside = minimum + 0.3 * jrandom.normal(getkey(), (3, 3), dtype)
-    nearest = near.project(outside)
-    assert bool(near.contains(nearest))
-    assert not bool(near.contains(outside))
-    distance = jnp.linalg.norm(nearest - outside)
-    others = jnp.linalg.norm(samples - outside[None], axis=(1, 2))
-    assert float(distance) <= float(others.min())
-    np.testing.assert_allclose(near.project(samples[0]), samples[0], atol=1e-6)
-    radial = minimum * (1 + 0.01 / jnp.linalg.norm(minimum, axis=1, keepdims=True))
-    assert bool(near.contains(radial)) is not orthogonal
+        assert np.abs((move * np.asarray(minimum)).sum(2)).max() < 1e-5
+    # the projection is nearer than thousands of members, and fixes members
+    distance = np.linalg.norm(np.asarray(nearest) - np.asarray(outside))
+    others = np.linalg.norm(np.asarray(samples) - np.asarray(outside), axis=(1, 2))
+    assert distance <= others.min()
+    np.testing.assert_allclose(same, samples[0], atol=1e-6)
 
 
 def test_bad_input_is_refused(float64):

@@ -106,7 +106,12 @@ def tilt_curvature(pair: ParallelPair, tilt: Scalar | float) -> Estimate:
         pair: see `parallel_pair`.
         tilt: $\varepsilon$.
     """
-    size = jnp.abs(jnp.asarray(tilt, pair.minimum.dtype))
+    return _tilt_curvature(pair, jnp.asarray(tilt, pair.minimum.dtype))
+
+
+@eqx.filter_jit
+def _tilt_curvature(pair: ParallelPair, tilt: Array) -> Estimate:
+    size = jnp.abs(tilt)
     one, two = pair.alphas
     value = -size / (math.pi * (1 + size**2)) * (one + two) ** 2 / (one * two)
     return _estimate(value, "closed form along a tilted pair")
@@ -140,19 +145,32 @@ def opened_pair(pair: ParallelPair, opening: Scalar | float) -> OpenedPair:
     Relative accuracy of a few roundings at every $\varepsilon$, unlike F computed from
     the weights.
     """
-    size = jnp.abs(jnp.asarray(opening, pair.minimum.dtype))
+    found, covered = _opened(pair, jnp.asarray(opening, pair.minimum.dtype))
+    if is_concrete(covered) and not bool(jnp.all(covered)):
+        msg = (
+            "some neuron is neither on the line of the pair, nor on that of the "
+            "direction, nor orthogonal to both; expected that of all. For an "
+            "orthonormal teacher take another teacher neuron as the direction."
+        )
+        raise ValueError(msg)
+    return found
+
+
+@eqx.filter_jit
+def _opened(pair: ParallelPair, opening: Array) -> tuple[OpenedPair, Array]:
+    size = jnp.abs(opening)
     ratio = size / pair.alphas
     gamma = jnp.arctan(ratio)
     theta = jnp.sum(gamma)
     loss = jnp.sum(pair.alphas**2 * _excess(ratio)) / (2 * math.pi)
     slope = size * theta / math.pi
     bend = (theta + jnp.sum(ratio / (1 + ratio**2))) / math.pi
-    gradient = _squared_gradient(pair, size, ratio, gamma)
+    gradient, covered = _squared_gradient(pair, size, ratio, gamma)
     counted = "closed form along an opened pair"
     growth = cubic_growth_constant(pair.alphas[0], pair.alphas[1])
     dominance = gradient / (2 * jnp.where(loss > 0, loss, 1))
     values = (loss, slope, bend / 2, theta / (2 * math.pi), gradient, dominance, growth)
-    return OpenedPair(*(_estimate(value, counted) for value in values))
+    return OpenedPair(*(_estimate(value, counted) for value in values)), covered
 
 
 def toy_valley(point: Float[Array, "2"]) -> Scalar:
@@ -173,8 +191,8 @@ def toy_valley(point: Float[Array, "2"]) -> Scalar:
 
 def _squared_gradient(
     pair: ParallelPair, size: Array, ratio: Array, gamma: Array
-) -> Array:
-    on_ray, on_direction, across = _counts(pair)
+) -> tuple[Array, Array]:
+    (on_ray, on_direction, across), covered = _counts(pair)
     defect = _defect(ratio)
     opposite = (size * (defect[1] - defect[0])) ** 2 + (size * jnp.sum(gamma)) ** 2
     difference = jnp.arctan((ratio[0] - ratio[1]) / (1 + ratio[0] * ratio[1]))
@@ -182,10 +200,10 @@ def _squared_gradient(
     longer = jnp.sqrt(pair.alphas**2 + size**2) + pair.alphas
     lengthening = jnp.sum(size**2 / longer) ** 2
     total = (2 + on_direction) * opposite + on_ray * along + across * lengthening
-    return total / (4 * math.pi**2)
+    return jnp.where(covered, total, jnp.nan) / (4 * math.pi**2), covered
 
 
-def _counts(pair: ParallelPair) -> tuple[Array, Array, Array]:
+def _counts(pair: ParallelPair) -> tuple[list[Array], Array]:
     """Other neurons: on the line of the pair, on that of u, orthogonal to both."""
     norms = jnp.linalg.norm(pair.minimum, axis=1)
     units = pair.minimum / jnp.where(norms > 0, norms, 1)[:, None]
@@ -198,16 +216,8 @@ def _counts(pair: ParallelPair) -> tuple[Array, Array, Array]:
     on_direction = other & (jnp.abs(jnp.abs(u) - 1) <= small)
     across = other & (jnp.abs(v) <= small) & (jnp.abs(u) <= small)
     covered = jnp.all(on_ray | on_direction | across | ~other)
-    if is_concrete(covered) and not bool(covered):
-        msg = (
-            "some neuron is neither on the line of the pair, nor on that of the "
-            "direction, nor orthogonal to both; expected that of all. For an "
-            "orthonormal teacher take another teacher neuron as the direction."
-        )
-        raise ValueError(msg)
-    found = (jnp.sum(x, dtype=v.dtype) for x in (on_ray, on_direction, across))
-    one, two, three = (jnp.where(covered, x, jnp.nan) for x in found)
-    return one, two, three
+    kinds = (on_ray, on_direction, across)
+    return [jnp.sum(x, dtype=v.dtype) for x in kinds], covered
 
 
 def _excess(t: Array) -> Array:
@@ -235,4 +245,5 @@ def _power_series(coefficients: np.ndarray, x: Array) -> Array:
 
 def _estimate(value: Array, method: str) -> Estimate:
     error = 32 * float(jnp.finfo(value.dtype).eps) * jnp.abs(value)
-    return Estimate(value, error, RESULTS.successful, "rounding bound", method)
+    done = RESULTS.successful
+    return Estimate(value, error, done, "rounding bound", method)  # pyright: ignore[reportArgumentType]

@@ -139,7 +139,7 @@ def slack_statistic(
     mean = Estimate(
         jnp.mean(values),
         spread,
-        RESULTS.successful,
+        RESULTS.successful,  # pyright: ignore[reportArgumentType]
         "standard error",
         f"{num_samples} Gaussian displacements",
     )

@@ -80,24 +80,33 @@ def parallel_pair(
     minimum = as_floating(minimum, "minimum")
     check_rank(minimum, 2, "minimum", "(n, d)")
     _check_pair(objective, minimum, pair)
+    if direction is not None:
+        direction = as_floating(direction, "direction").astype(minimum.dtype)
+        check_rank(direction, 1, "direction", "(d,)")
+        check_finite(direction, "direction")
+    built, parallel = _build(minimum, direction, pair)
+    if is_concrete(parallel) and bool(parallel):
+        msg = "direction is 0 or parallel to the two neurons; expected another one."
+        raise ValueError(msg)
+    return built
+
+
+@eqx.filter_jit
+def _build(
+    minimum: Array, direction: Array | None, pair: tuple[int, int]
+) -> tuple[ParallelPair, Array]:
     rows = minimum[jnp.asarray(pair)]
-    alphas = jnp.linalg.norm(rows, axis=1)
+    alphas = jnp.sqrt(jnp.sum(rows * rows, axis=1))
     ray = rows[0] / alphas[0]
     if direction is None:
         axis = jnp.argmin(jnp.abs(ray))
         direction = jnp.zeros_like(ray).at[axis].set(1)
-    direction = as_floating(direction, "direction").astype(minimum.dtype)
-    check_rank(direction, 1, "direction", "(d,)")
-    check_finite(direction, "direction")
     before = jnp.linalg.norm(direction)
     for _ in range(2):  # twice: orthogonal to rounding
         direction = direction - jnp.sum(direction * ray) * ray
     size = jnp.linalg.norm(direction)
-    least = 8 * jnp.finfo(direction.dtype).eps * before
-    if is_concrete(size) and not bool(size > least):
-        msg = "direction is 0 or parallel to the two neurons; expected another one."
-        raise ValueError(msg)
-    return ParallelPair(minimum, ray, direction / size, alphas, pair)
+    parallel = ~(size > 8 * jnp.finfo(direction.dtype).eps * before)
+    return ParallelPair(minimum, ray, direction / size, alphas, pair), parallel
 
 
 def _check_pair(
