@@ -74,7 +74,8 @@ def test_split_of_an_array_at_the_ends_and_traced(float64):
 def test_add_neuron(getkey, dtype):
     objective, student = general(getkey, dtype)
     more = add_neuron(student, outer=-2.0)
-    assert float(more.outer[-1]) == -2 and not more.inner[-1].any()
+    assert float(more.outer[-1]) == -2
+    assert not more.inner[-1].any()
     eps = float(jnp.finfo(dtype).eps)
     assert abs(float(objective(more) - objective(student))) < 40 * eps
     row = jnp.ones(4, dtype)
@@ -87,7 +88,7 @@ def test_bad_input(float64):
     operator = hessian(objective, w)
     with pytest.raises(IndexError, match="from 0 to 5"):
         split(w, 6)
-    with pytest.raises(ValueError, match="alpha is 1.5"):
+    with pytest.raises(ValueError, match=r"alpha is 1\.5"):
         split(w, 0, 1.5)
     with pytest.raises(ValueError, match=r"\(0, 1\)"):
         split_hessian(operator, 0, 1.0)
@@ -95,7 +96,7 @@ def test_bad_input(float64):
         escape(objective, w, -1)
     with pytest.raises(ValueError, match="direction"):
         escape(objective, w, 0, direction=jnp.zeros(6))
-    with pytest.raises(ValueError, match="expected \\(6,\\)"):
+    with pytest.raises(ValueError, match=r"expected \(6,\)"):
         add_neuron(w, jnp.ones(5))
     with pytest.raises(ValueError, match="use Shallow"):
         add_neuron(w, outer=2.0)
@@ -183,7 +184,8 @@ def test_verdict_at_a_spurious_minimum(float64):
     objective, w = second(6)
     verdict = split_verdict(objective, w)
     np.testing.assert_array_equal(verdict.num_negative, 5)
-    assert bool(verdict.every_split_is_saddle) and bool(verdict.theorem_14)
+    assert bool(verdict.every_split_is_saddle)
+    assert bool(verdict.theorem_14)
     assert 5.9 < float(verdict.norm_sum) < 6
     assert bool(verdict.within_norm_limits)
     assert float(verdict.norm_limits.sum()) == 36
@@ -192,7 +194,8 @@ def test_verdict_at_a_spurious_minimum(float64):
     means = np.asarray(verdict.eigenvalues).mean(1)
     np.testing.assert_allclose(verdict.traces, means, rtol=0, atol=1e-15)
     text = str(verdict)
-    assert text.count("every split is a saddle") == 6 and "Theorem 14: met" in text
+    assert text.count("every split is a saddle") == 6
+    assert "Theorem 14: met" in text
     # the curvature along (u, -u), by second differences of F
     alpha, t = 0.3, 1e-3
     start = split(w, 5, alpha)
@@ -210,19 +213,23 @@ def test_verdict_where_a_split_is_no_saddle(dtype):
     """At the global minimum H' vanishes, and no hypothesis of Theorem 14 on F holds."""
     objective = PopulationLoss(Shallow.orthonormal(4, 5, dtype))
     verdict = split_verdict(objective, objective.teacher)
-    assert not verdict.saddle.any() and not bool(verdict.theorem_14)
+    assert not verdict.saddle.any()
+    assert not bool(verdict.theorem_14)
     assert verdict.eigenvalues.dtype == dtype
     assert "no negative curvature" in str(verdict)
     assert bool(verdict.within_norm_limits)
-    far = split_verdict(objective, 5 * jnp.eye(2, 5, dtype=dtype))
-    assert bool(far.orthonormal) and not bool(far.within_norm_limits)
+    far = split_verdict(objective, 5 * jnp.eye(4, 5, dtype=dtype))
+    assert bool(far.orthonormal)
+    assert not bool(far.within_norm_limits)
 
 
 def test_limits_do_not_apply_to_other_teachers(getkey, float64):
     objective, student = general(getkey, float64)
     verdict = split_verdict(objective, student)
-    assert np.isnan(verdict.trace_bounds).all() and np.isnan(verdict.norm_limits).all()
-    assert not bool(verdict.theorem_14) and not bool(verdict.within_norm_limits)
+    assert np.isnan(verdict.trace_bounds).all()
+    assert np.isnan(verdict.norm_limits).all()
+    assert not bool(verdict.theorem_14)
+    assert not bool(verdict.within_norm_limits)
 
 
 # ------------------------------------------------------------------ first order
@@ -236,14 +243,15 @@ def kernel(c):
 
 @pytest.mark.parametrize(
     ("k", "expected"),
-    [(6, -0.036042781817), (8, -0.033927039775), (20, -0.020423722629)],
+    [(6, -0.036042781817), (20, -0.020423722629)],
 )
 def test_descent_of_a_zero_neuron(k, expected, getkey, float64):
     objective, w = second(k)
     found = new_neuron_descent(objective, w, getkey(), num_starts=16)
     assert found.result == RESULTS.successful
     assert float(found.value) == pytest.approx(expected, abs=1e-12)
-    assert float(found.error) < 1e-12 and int(found.num_reached) > 10
+    assert float(found.error) < 1e-12
+    assert int(found.num_reached) > 10
     fall = float(objective(w) - objective(add_neuron(w, found.neuron)))
     assert fall == pytest.approx(float(found.decrease), abs=1e-13)
     assert float(found.decrease) == pytest.approx(expected**2, abs=1e-13)
@@ -253,9 +261,9 @@ def test_descent_of_a_zero_neuron(k, expected, getkey, float64):
     assert float(slope) == pytest.approx(expected, abs=1e-12)
 
 
-def test_descent_of_a_zero_neuron_by_brute_force(getkey, dtype):
+def test_descent_of_a_zero_neuron_by_brute_force(getkey, float64):
     """In the plane, with weights of both signs and a negative new one."""
-    objective, student = general(getkey, dtype, n=3, k=2, d=2)
+    objective, student = general(getkey, float64, n=3, k=2, d=2)
     angle = np.linspace(0, 2 * np.pi, 200_001)
     u = np.stack([np.cos(angle), np.sin(angle)], 1)
     rows = np.concatenate([student.inner, objective.teacher.inner]).astype(float)
@@ -264,20 +272,20 @@ def test_descent_of_a_zero_neuron_by_brute_force(getkey, dtype):
     slopes = kernel(u @ (rows / norms[:, None]).T) @ (signs * norms)
     for outer in (0.5, -2.0):
         found = new_neuron_descent(objective, student, getkey(), outer=outer)
-        assert found.value.dtype == dtype
         lowest = (outer * slopes).min()
         tolerance = 1e-8 + 4 * float(found.error)
         assert float(found.value) == pytest.approx(lowest, abs=tolerance)
         more = add_neuron(student, found.neuron, outer=outer)
         fall = float(objective(student) - objective(more))
-        atol = 400 * float(jnp.finfo(dtype).eps)
+        atol = 1e-13
         assert fall == pytest.approx(float(found.decrease), abs=atol)
 
 
 def test_origin_is_a_strict_local_maximum(getkey, float64):
     objective = PopulationLoss(Shallow.orthonormal(2))
     found = origin_maximum(objective, getkey())
-    assert bool(found.is_strict) and bool(found.proved)
+    assert bool(found.is_strict)
+    assert bool(found.proved)
     angle = np.linspace(0, 2 * np.pi, 100_001)
     slopes = kernel(np.cos(angle)) + kernel(np.sin(angle))
     assert float(found.slope) == pytest.approx(slopes.min(), abs=1e-9)
@@ -294,15 +302,18 @@ def test_origin_is_a_strict_local_maximum(getkey, float64):
     assert float(beyond) > float(objective(jnp.zeros((3, 2))))
 
 
-def test_origin_with_one_teacher_direction(getkey, float64):
+def test_origin_with_one_teacher_direction(getkey, dtype):
     """k = 1: along -v the loss rises like |w|²/4."""
-    v = jnp.asarray([[1.0, 2.0, 2.0]])
+    v = jnp.asarray([[1.0, 2.0, 2.0]], dtype)
     alone = PopulationLoss(jnp.concatenate([v, 2 * v]))
     found = origin_maximum(alone, getkey(), num_starts=4)
-    assert not bool(found.is_strict) and bool(found.proved)
+    assert not bool(found.is_strict)
+    assert bool(found.proved)
+    assert found.slope.dtype == dtype
     assert float(found.slope) == 0
     rise = alone(-0.1 * v) - alone(0 * v)
-    assert float(rise) == pytest.approx(0.25 * 0.09, abs=1e-12)
+    atol = 400 * float(jnp.finfo(dtype).eps)
+    assert float(rise) == pytest.approx(0.25 * 0.09, abs=atol)
 
 
 # ------------------------------------------------------------------ the way down
@@ -337,7 +348,8 @@ def test_split_of_the_flipped_neuron(k, tolerance, smallest, loss, float64):
     """The published numbers of n = k + 1: a saddle at k = 6, a minimum at k = 8."""
     objective, w = second(k)
     way = escape(objective, w, k - 1)
-    assert way.result == RESULTS.successful and float(way.curvature) < 0
+    assert way.result == RESULTS.successful
+    assert float(way.curvature) < 0
     for point, fall in zip(way.students, way.decreases, strict=True):
         assert float(fall) > 1e-4
         assert float(objective(w) - objective(point)) == pytest.approx(
@@ -384,7 +396,8 @@ def test_escape_finds_the_lowest_point_of_the_line(getkey, float64):
     losses = jax.lax.map(lambda t: objective(start + t * move), grid)
     lowest = float(losses.min())
     best = float(objective(w) - way.decrease)
-    assert best <= lowest + 1e-14 and best >= lowest - 1e-6
+    assert best <= lowest + 1e-14
+    assert best >= lowest - 1e-6
     own = np.asarray(hessian(objective, w).own_blocks())[2]
     exact = float(unit @ own @ unit) * (1 / 0.4 + 1 / 0.6)
     assert float(way.curvature) == pytest.approx(exact, abs=1e-12)

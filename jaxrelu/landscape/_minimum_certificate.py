@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 
-from jaxrelu._checks import is_concrete
+from jaxrelu._checks import check_choice, is_concrete
 from jaxrelu._memory import require_bytes
 from jaxrelu._results import RESULTS
 from jaxrelu.landscape._balls import FLOAT64, Ball, multiprecision
@@ -179,34 +179,45 @@ def third_derivative_bound(
 
 
 def certify_minimum(
-    objective: PopulationLoss, student: Any, *, digits: int | None = None
+    objective: PopulationLoss,
+    student: Any,
+    *,
+    rule: str = "newton",
+    digits: int | None = None,
 ) -> MinimumCertificate:
     r"""Prove that F has a true local minimum close to W, and what its loss is.
 
-    With $\gamma \ge \|\nabla F(W)\|$, $0 < \lambda \le \lambda_{\min}(\nabla^2 F(W))$
-    and $B$ a Lipschitz constant of the Hessian on the ball of radius $R$, $\rho =
-    \min(R, \lambda/B)$ and
-    $$ r = \frac{3\lambda - \sqrt{9\lambda^2 - 25\gamma B}}{2B}, \qquad
-       9\lambda^2 \ge 25 \gamma B, \qquad r < \rho : $$
-    F has a local minimum $W^*$ in the ball of radius r, which is the only critical
-    point in the ball of radius ρ, $\|W^* - W\| \le \gamma/(\lambda - Br/2)$, and
-    $F(W) - \gamma\|W^* - W\| \le F(W^*) \le F(W)$.
+    With the gradient g, $\gamma \ge \|g\|$, the Hessian H, $0 < \lambda \le
+    \lambda_{\min}(H)$, $B$ a Lipschitz constant of the Hessian on the ball of radius
+    $R$ and $\rho = \min(R, \lambda/B)$:
 
-    *Proof.* For $\|U\| = r$: $F(W+U) - F(W) \ge -\gamma r + \lambda r^2/2 - Br^3/6 =
-    r(\gamma\cdot 25/24 - \gamma)$, since r solves $Br^2 - 3\lambda r + 25\gamma/4 = 0$;
-    this is positive (for $\gamma = 0$, W itself is the point), so the minimum over the
-    closed ball lies inside. The Hessian is at least $\lambda - B\rho \ge 0$ within ρ,
-    strictly inside: F is strictly convex there. Along the segment the Hessian is on
-    average at least $\lambda - Br/2$, hence $\gamma \ge \|\nabla F(W) - \nabla F(W^*)\|
-    \ge (\lambda - Br/2)\|W^* - W\|$. The last line is convexity. $\square$
+    * ``"newton"``: $\beta \ge \|H^{-1}g\|$ and $h = B\beta/\lambda < \tfrac12$. Then
+      $\nabla F$ has a zero within $r = 2\beta/(1 + \sqrt{1 - 2h})$ (Newton's method
+      from W converges to it: Kantorovich 1948), if $r < \rho$.
+    * ``"sphere"``, Safran and Shamir's (2018):
+      $$ r = \frac{3\lambda - \sqrt{9\lambda^2 - 25\gamma B}}{2B}, \qquad
+         9\lambda^2 \ge 25 \gamma B, \qquad r < \rho . $$
+      *Proof.* For $\|U\| = r$: $F(W+U) - F(W) \ge -\gamma r + \lambda r^2/2 -
+      Br^3/6 = \gamma r/24$, since r solves $Br^2 - 3\lambda r + 25\gamma/4 = 0$; so
+      the minimum over the closed ball lies inside (for $\gamma = 0$ it is W). It needs
+      $\gamma B/\lambda^2 \le 0.36$, which implies the other rule's condition, as
+      $\|H^{-1}g\| \le \gamma/\lambda$; the other is weaker by up to the condition
+      number of H.
 
-    The idea, and 25 in the place of the borderline 24, are Safran and Shamir's (2018).
-    Here B is that of `third_derivative_bound`, R is $\lambda/B(0)$ but at most half of
-    the shortest neuron (theirs: $10^{-3}$ of the longest), neurons may be parallel or
-    coincide (their $2r < \min\|w_i - w_j\|$ is not needed), and convexity stands in for
-    their $r(L_H r + \gamma)$ with a bound $L_H$ on the Hessian, whose last summand
-    $nk v_{\max}/2\pi w_{\min}$ their program multiplies by $\pi w_{\min}$ instead, by
-    a slip of operator precedence.
+    The Hessian is at least $\lambda - B\rho \ge 0$ within ρ, strictly inside: F is
+    strictly convex there, the point $W^*$ found is a local minimum and the only
+    critical point, and $F(W) - \gamma\|W^* - W\| \le F(W^*) \le F(W)$. Last, if
+    $\|W^* - W\| \le t$, then $0 = g + H(W^* - W) + e$ with $\|e\| \le \tfrac12 Bt^2$,
+    hence $\|W^* - W\| \le \beta + Bt^2/2\lambda$: the radius comes down to little more
+    than the distance itself. β is the norm of a computed step s plus
+    $\|g + Hs\|/\lambda$.
+
+    Other than in Safran and Shamir's program, B is that of `third_derivative_bound`, R
+    is $\lambda/B(0)$ but at most half of the shortest neuron (theirs: $10^{-3}$ of the
+    longest), neurons may be parallel or coincide (their $2r < \min\|w_i - w_j\|$ is
+    not needed), and convexity stands in for their $r(L_H r + \gamma)$ with a bound
+    $L_H$ on the Hessian, whose last summand $nk v_{\max}/2\pi w_{\min}$ the program
+    multiplies by $\pi w_{\min}$ instead, by a slip of operator precedence.
 
     All rounding is included. The weights are exact numbers as stored, float32 too. The
     gradient, the loss and the entries of the Hessian are computed on the host in
@@ -221,6 +232,7 @@ def certify_minimum(
     Args:
         objective: any teacher, any outer weights.
         student: the point W, or a network; it has to be concrete.
+        rule: as above.
         digits: None for float64, or the decimal digits (30 or more) with which mpmath
             encloses gradient and loss. The proved radius is then limited by the
             gradient at the stored W instead of the rounding of its computation.
@@ -230,12 +242,14 @@ def certify_minimum(
         one that does not hold, with the condition that fails.
 
     Raises:
-        ValueError: traced weights; digits below 30; a student that does not fit.
+        ValueError: traced weights; digits below 30; another rule; a student that does
+            not fit.
         MemoryRefusedError: the Hessian and its error do not fit in memory.
 
     Cost: a dozen passes over the (nd)² entries and one Cholesky factorisation;
     with ``digits`` some ten microseconds for each of the n(n + k)d terms.
     """
+    check_choice(rule, ("newton", "sphere"), "rule")
     student = _concrete(objective, student)
     if digits is not None and digits < 30:
         msg = f"digits is {digits}; expected at least 30, or None for float64."
@@ -264,19 +278,14 @@ def certify_minimum(
         region = min(region, shortest / 2)
     bound = third_derivative_bound(objective, student, region)
     isolation = min(region, smallest / bound) / _UP if smallest > 0 else 0.0
-    gap = 9 * smallest**2 - 25 * gamma * bound * _UP
-    crude = math.inf
-    if smallest > 0 and gap >= 0:
-        # this form of the smaller root does not cancel
-        crude = 25 * gamma / (2 * (3 * smallest + math.sqrt(gap))) * _UP
+    beta = _newton_step(gradient, inside, smallest)
+    crude, condition = _first_radius(rule, smallest, gamma, beta, bound)
     conditions = (
         MinimumCondition(
             shortest / _UP, region, "no neuron vanishes: min |w_i| > R", ">"
         ),
         MinimumCondition(smallest, 0.0, "positive definite: λ > 0", ">"),
-        MinimumCondition(
-            9 * smallest**2 / _UP, 25 * gamma * bound * _UP, "9λ² >= 25γB", ">="
-        ),
+        condition,
         MinimumCondition(isolation, crude, "convex on the ball: ρ > r", ">"),
     )
     proved = all(c.met for c in conditions) and math.isfinite(gamma)
@@ -284,7 +293,10 @@ def certify_minimum(
     interval = (0.0, math.inf)
     verdict: Verdict = "nothing proved"
     if proved:
-        radius = min(crude, gamma / (smallest - bound * crude / 2)) * _UP
+        radius = crude
+        for _ in range(4):
+            closer = (beta + bound * radius**2 / (2 * smallest)) * _UP
+            radius = min(radius, closer)
         low = loss - loss_error * _UP - gamma * radius * _UP
         interval = (max(low, 0.0), max(loss + loss_error * _UP, 0.0))
         verdict = "undecided"
@@ -306,6 +318,38 @@ def certify_minimum(
         verdict=verdict,
         method="float64 with error bounds" if digits is None else f"{digits} digits",
     )
+
+
+def _newton_step(gradient: Ball, matrix: Ball, smallest: float) -> float:
+    """A bound on the length of Newton's step, from a computed one and its residual."""
+    finite = np.isfinite(matrix.radius).all() and np.isfinite(gradient.radius).all()
+    if not (smallest > 0 and finite):
+        return math.inf
+    step = np.linalg.solve(matrix.centre, -gradient.centre.ravel())
+    with np.errstate(all="ignore"):
+        left = matrix.matmul(FLOAT64.exact(step))
+        left = left + Ball(gradient.centre.ravel(), gradient.radius.ravel(), FLOAT64)
+        residual = float(np.linalg.norm(left.upper))
+    return (float(np.linalg.norm(step)) + residual / smallest) * _UP
+
+
+def _first_radius(
+    rule: str, smallest: float, gamma: float, beta: float, bound: float
+) -> tuple[float, MinimumCondition]:
+    """r, infinite where there is none, and the condition for it."""
+    if rule == "newton":
+        half = smallest / (2 * bound) / _UP
+        condition = MinimumCondition(half, beta, "λ/2B > β", ">")
+        if not (smallest > 0 and condition.met):
+            return math.inf, condition
+        return 2 * beta / (1 + math.sqrt(1 - beta / half)) * _UP, condition
+    left, right = 9 * smallest**2 / _UP, 25 * gamma * bound * _UP
+    condition = MinimumCondition(left, right, "9λ² >= 25γB", ">=")
+    if not (smallest > 0 and condition.met):
+        return math.inf, condition
+    # this form of the smaller root does not cancel
+    root = 3 * smallest + math.sqrt(left - right)
+    return 25 * gamma / (2 * root) * _UP, condition
 
 
 def _concrete(objective: PopulationLoss, student: Any) -> Shallow:

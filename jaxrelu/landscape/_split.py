@@ -19,6 +19,7 @@ from jaxrelu._results import ErrorKind
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
 from jaxrelu.operators import PopulationHessian
+from jaxrelu.operators._interface import AbstractOperator
 from jaxrelu.operators._population_hessian import population_hessian
 from jaxrelu.spectra._rounding import eigenvalue_rounding
 
@@ -123,7 +124,7 @@ def _places(n: int, i: Any, alpha: Any, dtype: Any) -> tuple[Array, Array]:
 
 
 def split_hessian(
-    operator: PopulationHessian, i: Any, alpha: Any = 0.5
+    operator: AbstractOperator, i: Any, alpha: Any = 0.5
 ) -> PopulationHessian:
     r"""The Hessian after a split, from the one before it.
 
@@ -154,10 +155,17 @@ def split_hessian(
 
     Raises:
         IndexError: no such neuron.
+        TypeError: another operator.
         ValueError: alpha outside (0, 1).
 
     Cost: O(n(n + k)).
     """
+    if not isinstance(operator, PopulationHessian):
+        msg = (
+            f"operator is a {type(operator).__name__}; expected a PopulationHessian, "
+            "as hessian(PopulationLoss(...), student) returns."
+        )
+        raise TypeError(msg)
     n, m = operator.sides.shape
     _check_place(n, i)
     _check_share(alpha, closed=False)
