@@ -131,6 +131,29 @@ def test_matching_agrees_with_brute_force(rng):
     assert same >= 20
 
 
+def test_search_where_refinement_sees_nothing(rng):
+    """Neurons and teachers in a ring of 12, or in two of 6: all look alike at first."""
+    k, objective = 6, orthonormal(6)
+    ring = np.eye(k) + np.roll(np.eye(k), 1, axis=1) + 0.1
+    half = np.eye(3) + np.roll(np.eye(3), 1, axis=1) + 0.1
+    rings = np.block([[half, np.full((3, 3), 0.1)], [np.full((3, 3), 0.1), half]])
+    shuffle = lambda w: w[rng.permutation(k)][:, rng.permutation(k)]
+    one, two, other = (
+        table(objective, w, np.ones(k)) for w in (ring, shuffle(ring), shuffle(rings))
+    )
+    image = matching(one, two, TOLERANCE)
+    assert image is not None
+    moved = two.products[np.ix_(image, image)]
+    np.testing.assert_allclose(moved, one.products, atol=1e-12)
+    assert matching(one, other, TOLERANCE) is None
+    # the dihedral group of the ring that keeps neurons neurons
+    assert isotropy(two, TOLERANCE).order == 12
+    assert isotropy(two, TOLERANCE).sizes == (1,) * 6
+    # all exchanges within each ring of 6, and of the two rings
+    assert isotropy(other, TOLERANCE).order == 6 * 6 * 2
+    assert isotropy(other, TOLERANCE).sizes == (3, 3)
+
+
 @pytest.mark.parametrize("k", [6, 20])
 @pytest.mark.parametrize("noise", [2e-9, 1e-7])
 def test_matching_is_as_fine_as_the_tolerance(rng, k, noise):
