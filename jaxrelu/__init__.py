@@ -3,6 +3,7 @@
 from jaxrelu import (
     activations as activations,
     data as data,
+    experiments as experiments,
     landscape as landscape,
     networks as networks,
     operators as operators,
