@@ -214,7 +214,7 @@ def _lowest(rows: Array, signs: Array, starts: Array, outer: Array) -> NewNeuron
     lengths = 2.0 ** -jnp.arange(_LENGTHS, dtype=rows.dtype)
 
     def advance(state):
-        u, _, count_steps = state
+        u, *_, done_steps = state
         value, gradient, hessian = _derivatives(u, units, size)
         tangent = gradient - value[:, None] * u
         flat = jnp.eye(d, dtype=u.dtype)[None] - u[:, :, None] * u[:, None, :]
@@ -231,14 +231,16 @@ def _lowest(rows: Array, signs: Array, starts: Array, outer: Array) -> NewNeuron
         chosen = jnp.take_along_axis(moved, best[:, None, None], 1)[:, 0]
         resting = row_norms(tangent) <= error
         keep = resting | ~better
-        return jnp.where(keep[:, None], u, chosen), jnp.all(keep), count_steps + 1
+        new = jnp.where(keep[:, None], u, chosen)
+        return new, u, value, row_norms(tangent), jnp.all(keep), done_steps + 1
 
-    state = (starts, jnp.asarray(False), jnp.asarray(0, jnp.int32))
-    u, _, _ = jax.lax.while_loop(
-        lambda state: ~state[1] & (state[2] < _STEPS), advance, state
+    nothing = jnp.zeros(count, rows.dtype)
+    begun = (jnp.asarray(False), jnp.asarray(0, jnp.int32))
+    _, u, value, tangent, _, _ = jax.lax.while_loop(
+        lambda state: ~state[4] & (state[5] < _STEPS),
+        advance,
+        (starts, starts, nothing, nothing, *begun),
     )
-    value, gradient, _ = _derivatives(u, units, size)
-    tangent = row_norms(gradient - value[:, None] * u)
     lowest = jnp.argmin(value)
     # D hides a tangent t by falling only like t²
     done = tangent[lowest] <= 4 * jnp.sqrt(error * scale)
