@@ -18,6 +18,7 @@ from jaxrelu.landscape import (
     z_score,
 )
 from jaxrelu.landscape._first_order import Problem, angle_and_sine, gradients, losses
+from jaxrelu.landscape._polish import newton, polish
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
 
@@ -156,6 +157,35 @@ def test_runs_end_where_plain_descent_ends(points):
         below = np.asarray(norms)[steps, i]
         before = np.asarray(norms)[steps - 1, i]
         assert ((below <= levels * 1.0001) & (before > levels)).any()
+
+
+def test_newton_is_refused_where_the_hessian_changes_too_much(float64, getkey):
+    """Accepted if and only if it changes by less than the smallest eigenvalue."""
+    k, objective = 4, orthonormal(4)
+    direction = jrandom.normal(getkey(), (k, k))
+    sizes = np.array([1e-3, 3e-3, 1e-2, 2e-2, 4e-2, 8e-2])
+    starts = jnp.eye(k)[None] + sizes[:, None, None] * direction[None]
+    found = polish(
+        Problem.of_loss(objective, jnp.ones(k)),
+        starts,
+        jnp.ones(len(sizes), bool),
+        jnp.full(len(sizes), 1e-12),
+        newton,
+        1,
+        one_device(),
+    )
+    flat = jax.jit(jax.vmap(jax.hessian(objective)))
+    at_start = np.asarray(flat(starts)).reshape(-1, k * k, k * k)
+    at_end = np.asarray(flat(jnp.eye(k)[None])).reshape(k * k, k * k)
+    change = np.linalg.norm(at_start - at_end[None], axis=(1, 2))
+    smallest = np.linalg.eigvalsh(at_end)[0]
+    np.testing.assert_array_equal(found.accepted, change < smallest)
+    assert (np.asarray(found.gradient_norms) < 1e-12).all()
+    assert 0 < int(found.accepted.sum()) < len(sizes)
+    accepted = np.asarray(found.accepted)
+    ends = np.asarray(found.weights)
+    np.testing.assert_allclose(ends[accepted] - np.eye(k), 0, atol=1e-11)
+    np.testing.assert_array_equal(ends[~accepted], starts[~accepted])
 
 
 def test_what_polishing_did_is_reported(points):

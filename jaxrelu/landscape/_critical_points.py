@@ -51,8 +51,10 @@ def find_critical_points(
 
     Plain gradient descent from $w_{ia} \sim N(0, 1/d)$ with step $5/\max(n, k, 4)$, as
     in the published experiments ($5/k$ for $n = k$), so that the shares of the points
-    are those of descent. As soon as Newton's method from an iterate provably stays
-    near it, as far as the Hessians at both ends tell, it takes over; it is tried when
+    are those of descent. Newton's method takes over when from an iterate it converges
+    by halving $\lVert\nabla F\rVert$ at least, through points with a positive definite
+    Hessian, and this changes in all by less than its smallest eigenvalue at the end:
+    then, as far as both ends tell, they lie in one convex basin. It is tried when
     $\lVert\nabla F\rVert$ falls below $10^{-3}$, $10^{-4}$, ... of the teacher's scale.
     With $n > k$, a run within a tenth of a global minimum, row by row, is taken to it:
     descent would need some $\lVert\nabla F\rVert^{-1/2}$ steps. What is left goes to
