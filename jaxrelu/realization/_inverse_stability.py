@@ -172,6 +172,7 @@ def inverse_stable(
         if within == "N*":
             msg = "beta has no meaning within N*: its networks are balanced."
             raise ValueError(msg)
+        beta = float(beta)
         if beta != 0:
             check_positive(beta, "beta")
     if within == "all" and len(gamma.outer) > 1:

@@ -31,7 +31,7 @@ SHARP = 2 * 2**0.5
 
 def realization_radius(
     parameter_radius: Any, constant: Any = SHARP, exponent: Any = 0.5
-) -> Float[Array, ""]:
+) -> Float[Array, "..."]:
     r"""$(\rho/s)^{1/\alpha}$: radius in $W^{1,\infty}$ that a parameter radius gives.
 
     With the defaults $\rho^2/8$; with `constant=4`, the published one, $\rho^2/16$.
@@ -47,14 +47,14 @@ def realization_radius(
 
 def parameter_radius(
     realization_radius: Any, constant: Any = SHARP, exponent: Any = 0.5
-) -> Float[Array, ""]:
+) -> Float[Array, "..."]:
     r"""$s r^\alpha$: the parameter radius that a realisation radius r asks for."""
     return constant * jnp.asarray(realization_radius, float) ** exponent
 
 
 def almost_optimality_gap(
     fineness: Any, radius: Any, separation: Any, lipschitz: Any = 1.0
-) -> Float[Array, ""]:
+) -> Float[Array, "..."]:
     r"""Bound on $L(g^*) - L(f)$ for a local minimum $g^*$ over an η-net G of K.
 
     K convex, every point of K within η of G ⊂ K, L convex and c-Lipschitz on K, $g^*$

@@ -36,8 +36,8 @@ class Symmetry(eqx.Module):
         scales: λ per hidden layer, (k,).
     """
 
-    permutations: tuple[Int[Array, " k"], ...]
-    scales: tuple[Float[Array, " k"], ...]
+    permutations: tuple[Int[Array, " _"], ...]
+    scales: tuple[Float[Array, " _"], ...]
 
     @classmethod
     def identity(cls, network: Shallow | DenseNetwork) -> "Symmetry":

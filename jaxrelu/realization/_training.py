@@ -22,28 +22,30 @@ from jaxrelu.realization._restricted import balance
 def project_restricted(network: Shallow, floor: float = 1e-3) -> Shallow:
     r"""Back into N* after a step that may have left it.
 
-    The last two entries of each nonzero row are raised to at least
-    `floor` · $\|a_i\|_\infty$, then the neurons are balanced. Balancing keeps the
-    function, raising does not; a network in N* with entries above the floor is not
-    changed. Pure: works under `jit`, `vmap` and `grad`.
+    The last two entries of row i (of k) are raised to at least
+    $(1 + i/k) \cdot$ `floor` $\cdot \|a_i\|_\infty$, then the neurons are balanced.
+    Balancing keeps the function, raising does not; a network in N* with entries above
+    twice the floor is not changed. The floors differ so that rows that are raised do
+    not meet in one direction. Pure: works under `jit`, `vmap` and `grad`.
 
     Args:
         network: a `Shallow` ReLU network with at least two inputs.
-        floor: positive and below 1.
+        floor: positive and below ½.
 
     Raises:
-        ValueError: one input, or a floor outside (0, 1).
+        ValueError: one input, or a floor outside (0, ½).
 
     Cost: O(k(d + m)).
     """
     if network.in_size < 2:
         msg = "the network has one input; N* needs two positive entries in each row."
         raise ValueError(msg)
-    if not 0 < floor < 1:
-        msg = f"floor is {floor}; expected a number in (0, 1)."
+    if not 0 < floor < 0.5:
+        msg = f"floor is {floor}; expected a number in (0, 0.5)."
         raise ValueError(msg)
     size = jnp.max(jnp.abs(network.inner), axis=1, keepdims=True)
-    ends = jnp.maximum(network.inner[:, -2:], floor * size)
+    rise = 1 + jnp.arange(network.width, dtype=size.dtype) / network.width
+    ends = jnp.maximum(network.inner[:, -2:], floor * rise[:, None] * size)
     inner = jnp.concatenate([network.inner[:, :-2], ends], axis=1)
     return balance(eqx.tree_at(lambda n: n.inner, network, inner))
 
