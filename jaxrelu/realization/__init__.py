@@ -1,6 +1,7 @@
 """Realisations of shallow ReLU networks: cells, Sobolev norms, distances."""
 
 from jaxrelu.realization._arrangement import num_cells as num_cells
+from jaxrelu.realization._bounds import Bounds as Bounds, bounds as bounds
 from jaxrelu.realization._canonical import (
     CanonicalForm as CanonicalForm,
     Equality as Equality,
@@ -82,6 +83,14 @@ from jaxrelu.realization._skip import (
     SkipForm as SkipForm,
     skip_distance as skip_distance,
     skip_normal_form as skip_normal_form,
+)
+from jaxrelu.realization._smooth import (
+    sampled_seminorm as sampled_seminorm,
+    smooth_seminorm as smooth_seminorm,
+)
+from jaxrelu.realization._supnorm import (
+    sobolev_norm as sobolev_norm,
+    supnorm as supnorm,
 )
 from jaxrelu.realization._symmetry import (
     Symmetry as Symmetry,

@@ -12,7 +12,8 @@ from jaxrelu.realization._units import Units
 
 
 EPS = float(np.finfo(np.float64).eps)
-TOLERANCE = {"float64": 1e-9, "float32": 1e-6}
+TOLERANCE = {"float64": 1e-13, "float32": 5e-7}
+COINCIDENCE = 1e-13
 
 
 class Arrangement(NamedTuple):
@@ -30,6 +31,8 @@ class Arrangement(NamedTuple):
         total: (m, d), $T$: the sum of the Jacobians on opposite cells.
         required: pairs (plane, sign): only these cells count (affine networks).
         merged: rows that agree with the first of their group only up to rounding.
+        coincidence: arcs and restricted normals this close together are one.
+        parallel: the tolerance that rows were grouped with.
     """
 
     normals: np.ndarray
@@ -41,6 +44,8 @@ class Arrangement(NamedTuple):
     total: np.ndarray
     required: tuple[tuple[int, int], ...]
     merged: int
+    coincidence: float
+    parallel: float
 
     @property
     def num_planes(self) -> int:
@@ -74,8 +79,8 @@ def num_cells(h: int, d: int) -> int:
 
 
 def default_tolerance(dtype: np.dtype) -> float:
-    """1e-9 for float64, 1e-6 for float32: a few times what storing a row rounds."""
-    return TOLERANCE.get(dtype.name, 1e-6)
+    """1e-13 for float64, 5e-7 for float32: a few times what rescaling a row rounds."""
+    return TOLERANCE.get(dtype.name, 1e-2)
 
 
 def group_rows(
@@ -102,7 +107,7 @@ def group_rows(
     order = alive[np.argsort(key[alive], kind="stable")]
     group = np.full(k, -1)
     orientation = np.ones(k, int)
-    parent = np.arange(k)
+    parent = list(range(k))
     reach = np.abs(probe).sum() * 2 * radius.max(initial=0.0) + 1e-14
 
     def root(i: int) -> int:
@@ -142,13 +147,13 @@ def _row_space(unit: np.ndarray, tolerance: float) -> tuple[np.ndarray, float]:
     off = float(values[rank]) if rank < values.size else 0.0
     dimension = unit.shape[1]
     if rank == dimension:  # nothing to gain: keep the coordinates as they are
-        return np.eye(dimension), EPS
+        return np.eye(dimension), 2 * EPS
     return right[:rank], off + 8 * EPS * dimension
 
 
 def arrange(
     units: Units,
-    tolerance: float,
+    tolerance: float | None,
     walls: np.ndarray | None = None,
 ) -> Arrangement:
     """The arrangement of a network's rows.
@@ -158,9 +163,12 @@ def arrange(
 
     Args:
         units: the network.
-        tolerance: rows closer than this after sup-norm scaling are one plane.
+        tolerance: rows closer than this after sup-norm scaling are one plane; None is
+            the dtype's. All else is compared in float64, to within rounding.
         walls: further rows that must be positive, without weights.
     """
+    parallel = default_tolerance(units.dtype) if tolerance is None else tolerance
+    coincidence = COINCIDENCE if tolerance is None else tolerance
     rows = units.rows
     k, dimension = rows.shape
     extra = [] if walls is None else [walls]
@@ -169,7 +177,7 @@ def arrange(
         infinity[0, -1] = 1.0
         extra.insert(0, infinity)
     everything = np.concatenate([rows, *extra]) if extra else rows
-    first, group, orientation = group_rows(everything, tolerance)
+    first, group, orientation = group_rows(everything, parallel)
     m, d = units.outer.shape[0], units.inner.shape[1]
     jumps = np.zeros((first.size, m, d))
     alive = group[:k] >= 0
@@ -181,7 +189,7 @@ def arrange(
     )
     unit = everything[first] / np.linalg.norm(everything[first], axis=1, keepdims=True)
     if first.size:
-        basis, error = _row_space(unit, tolerance)
+        basis, error = _row_space(unit, coincidence)
         normals = unit @ basis.T
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     else:
@@ -197,6 +205,8 @@ def arrange(
         units.outer @ units.inner,
         required,
         _inexact(everything, first, group),
+        coincidence,
+        parallel,
     )
 
 

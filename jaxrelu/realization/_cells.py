@@ -11,7 +11,6 @@ from jaxrelu._memory import require_bytes
 from jaxrelu.realization._arrangement import (
     Arrangement,
     arrange,
-    default_tolerance,
     num_cells,
     pattern_of,
 )
@@ -95,13 +94,13 @@ def _both_halves(
     )
 
 
-def enumerate_cells(arrangement: Arrangement, tolerance: float) -> Enumeration:
+def enumerate_cells(arrangement: Arrangement) -> Enumeration:
     """All cells of the arrangement, by deletion and restriction in float64."""
     dimension = arrangement.basis.shape[1]
     if not arrangement.num_planes:
         return Enumeration(np.zeros((1, 0), np.int8), np.zeros((1, dimension)))
     errors = np.full(arrangement.num_planes, arrangement.error)
-    points, signs = half_cells(arrangement.normals, errors, tolerance)
+    points, signs = half_cells(arrangement.normals, errors, arrangement.coincidence)
     return _both_halves(arrangement, signs, points @ arrangement.basis)
 
 
@@ -197,7 +196,7 @@ def cells(
             same in integers, exact for the weights as stored; `"lp"`, a tree of linear
             programs, which sees no cell of inradius below 1e-6.
         tolerance: rows whose directions differ by less, after sup-norm scaling, are one
-            plane; 1e-9 for float64, 1e-6 for float32. Not used by `"rational"`.
+            plane; 1e-13 for float64, 5e-7 for float32. Not used by `"rational"`.
         max_cells: refuse to enumerate more.
 
     Raises:
@@ -209,7 +208,7 @@ def cells(
     """
     check_choice(method, ("recursion", "rational", "lp"), "method")
     units = units_of(network)
-    tolerance = checked_tolerance(tolerance, units)
+    check_tolerance(tolerance)
     arrangement = arrange(units, tolerance)
     require_cells(arrangement, max_cells, "cells")
     if method == "rational":
@@ -220,7 +219,7 @@ def cells(
         points = np.array(points) @ arrangement.basis
         found = _both_halves(arrangement, signs, points)
     else:
-        found = enumerate_cells(arrangement, tolerance)
+        found = enumerate_cells(arrangement)
     points = found.points
     if units.bias is not None:
         points = points[:, :-1] / points[:, -1:]
@@ -230,9 +229,7 @@ def cells(
     return Cells(patterns, points, method)
 
 
-def checked_tolerance(tolerance: float | None, units: Units) -> float:
-    """The tolerance given, or the default of the dtype."""
-    if tolerance is None:
-        return default_tolerance(units.dtype)
-    check_positive(tolerance, "tolerance")
-    return float(tolerance)
+def check_tolerance(tolerance: float | None) -> None:
+    """Raises `ValueError` unless the tolerance is None or positive."""
+    if tolerance is not None:
+        check_positive(tolerance, "tolerance")

@@ -88,9 +88,12 @@ def _lift(plane: Row, pivot: int, point: Row) -> Row:
 
 
 def _beside(earlier: list[Row], plane: Row, point: Row, side: int) -> Row:
-    scale = 1 + max(abs(_dot(r, plane)) // abs(_dot(r, point)) for r in earlier)
+    """A point next to a point of the plane, about half-way to the nearest plane."""
+    nearest = max(Fraction(abs(_dot(r, plane)), abs(_dot(r, point))) for r in earlier)
+    size = nearest.numerator.bit_length() - nearest.denominator.bit_length() + 2
+    stay, step = (1 << size, 1) if size >= 0 else (1, 1 << -size)
     return _primitive(
-        2 * scale * x + side * y for x, y in zip(point, plane, strict=True)
+        stay * x + side * step * y for x, y in zip(point, plane, strict=True)
     )
 
 

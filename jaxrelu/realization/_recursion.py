@@ -18,7 +18,7 @@ from jaxrelu.realization._sweep import half_turn
 
 INCONSISTENT = (
     "two computations of which cells a plane meets disagree: normals are degenerate to "
-    "within rounding but not to within the tolerance. Pass a larger tolerance, or "
+    "within rounding but not to within the tolerance. Pass tolerance=1e-9, or "
     "method='rational', which decides every sign in exact arithmetic."
 )
 

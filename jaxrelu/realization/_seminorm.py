@@ -17,10 +17,11 @@ from jaxrelu.realization._arrangement import (
     num_cells,
     pattern_of,
 )
+from jaxrelu.realization._bounds import host_bounds
 from jaxrelu.realization._cells import (
     MAX_CELLS,
     box_walls,
-    checked_tolerance,
+    check_tolerance,
     enumerate_cells,
     exact_arrangement,
     largest,
@@ -62,23 +63,23 @@ class _Answer(NamedTuple):
     pattern: np.ndarray
 
 
-def _angular(arrangement: Arrangement, norm: str, tolerance: float) -> Best:
+def _angular(arrangement: Arrangement, norm: str) -> Best:
     if arrangement.rank == 1:
-        return _recursion(arrangement, norm, tolerance)
-    return angular_sweep(arrangement, norm, tolerance)
+        return _recursion(arrangement, norm)
+    return angular_sweep(arrangement, norm)
 
 
-def _great_circle(arrangement: Arrangement, norm: str, tolerance: float) -> Best:
+def _great_circle(arrangement: Arrangement, norm: str) -> Best:
     if arrangement.rank < 3:
-        return _angular(arrangement, norm, tolerance)
-    return great_circle_sweep(arrangement, norm, tolerance)
+        return _angular(arrangement, norm)
+    return great_circle_sweep(arrangement, norm)
 
 
-def _recursion(arrangement: Arrangement, norm: str, tolerance: float) -> Best:
-    return largest(arrangement, enumerate_cells(arrangement, tolerance).signs, norm)
+def _recursion(arrangement: Arrangement, norm: str) -> Best:
+    return largest(arrangement, enumerate_cells(arrangement).signs, norm)
 
 
-def _lp(arrangement: Arrangement, norm: str, _tolerance: float) -> Best:
+def _lp(arrangement: Arrangement, norm: str) -> Best:
     signs = lp_half_cells(arrangement)
     signs = np.concatenate([signs, -signs])
     for plane, sign in arrangement.required:
@@ -86,7 +87,7 @@ def _lp(arrangement: Arrangement, norm: str, _tolerance: float) -> Best:
     return largest(arrangement, signs, norm)
 
 
-def _milp(arrangement: Arrangement, norm: str, _tolerance: float) -> Best:
+def _milp(arrangement: Arrangement, norm: str) -> Best:
     if norm != "max":
         msg = f"method='milp' maximises entries; got norm={norm!r}, expected 'max'."
         raise ValueError(msg)
@@ -126,12 +127,12 @@ def _check_method(arrangement: Arrangement, method: str, max_cells: int) -> None
 
 
 def rounding_of(units: Units, norm: str) -> float:
-    r"""Bound for the rounding of $\sum c_i a_i^\top$ in float64, in the norm."""
+    r"""Rounding of running sums of $c_i a_i^\top$ in float64, errors as independent."""
     k, d = units.inner.shape
     m = units.outer.shape[0]
     size = np.abs(units.outer) @ np.abs(units.inner)
     size = host_norm(size, "fro" if norm == "spectral" else norm)
-    return float(4 * (2 * k + m + d + 8) * EPS * size)
+    return float(4 * np.sqrt(2 * k + m + d + 8) * EPS * size)
 
 
 def _value_at(units: Units, pattern: np.ndarray, norm: str) -> float:
@@ -172,7 +173,7 @@ def _host_answer(
     units: Units,
     norm: str,
     method: str,
-    tolerance: float,
+    tolerance: float | None,
     walls: np.ndarray | None,
     max_cells: int,
 ) -> _Answer | None:
@@ -189,15 +190,16 @@ def _host_answer(
         nothing = np.zeros(units.inner.shape[0], bool)
         return _Answer(0.0, 0.0, "exact", "no neuron has weights", nothing)
     find, text = HOST_METHODS[method]
-    best = find(arrangement, norm, tolerance)
+    best = find(arrangement, norm)
     text = text.format(best.visited)
     if arrangement.merged:
         text += (
-            f"; {arrangement.merged} rows parallel to within {tolerance:g} taken as "
+            f"; {arrangement.merged} rows parallel to within "
+            f"{arrangement.parallel:g} taken as "
             "parallel"
         )
-    if arrangement.error > tolerance / 10:
-        text += f"; normals of rank {arrangement.rank} to within {tolerance:g}"
+    if arrangement.error > arrangement.coincidence / 10:
+        text += f"; normals of rank {arrangement.rank} to within {arrangement.error:g}"
     pattern = pattern_of(arrangement, best.signs)
     error = rounding_of(units, norm)
     value = _value_at(units, pattern, norm)
@@ -267,9 +269,13 @@ def seminorm(
             networks with biases only.
         tolerance: rows whose directions differ by less after sup-norm scaling are taken
             as parallel, so cells thinner than this are not counted: the semi-norm is
-            discontinuous there. 1e-9 for float64, 1e-6 for float32.
+            discontinuous there. None is 1e-13 for float64 and 5e-7 for float32, what
+            rescaling a neuron rounds, and then coincidences of three and more planes
+            are those of the weights as stored, to within float64; a tolerance that is
+            given also serves for these.
         max_cells: most cells an exact method may have to visit.
-        key: with it `"bounds"` also climbs from random cells, see `lower_bound`.
+        key: with it `"bounds"` also climbs from random cells, see
+            `jaxrelu.realization.bounds`.
 
     Returns:
         An `Estimate`. `error_kind` is `"rounding bound"` when all cells were visited
@@ -285,18 +291,17 @@ def seminorm(
     """
     check_norm(norm)
     check_choice(method, METHODS, "method")
+    check_tolerance(tolerance)
     leaves = leaves_of(network)
     walls = _walls_of(leaves, domain)
     if is_traced(leaves):
         return _traced(leaves, network, norm, method, tolerance, walls, max_cells)
     units = host_units(leaves)
-    tolerance = checked_tolerance(tolerance, units)
     answer = None
     if method != "bounds":
         answer = _host_answer(units, norm, method, tolerance, walls, max_cells)
     if answer is None:
-        msg = "bounds are not available"
-        raise ValueError(msg)
+        return host_bounds(units, norm, domain, key).estimate()
     return _as_estimate(answer, units.dtype)
 
 
@@ -340,8 +345,7 @@ def _traced(
             return np.zeros(k, bool), np.asarray(np.inf, dtype), np.asarray(False)
         whole = [None if x is None else x.astype(np.float64) for x in filled]
         units = Units._make([*whole, np.dtype(dtype)])
-        width = checked_tolerance(tolerance, units)
-        answer = _host_answer(units, norm, method, width, walls, max_cells)
+        answer = _host_answer(units, norm, method, tolerance, walls, max_cells)
         if answer is None:
             msg = (
                 f"{k} neurons in dimension {d} have more than max_cells = "

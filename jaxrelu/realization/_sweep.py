@@ -52,9 +52,9 @@ def half_turn(normals: np.ndarray, tolerance: np.ndarray | float) -> HalfTurn:
     """Sorts the lines with the given normals (h, 2); arcs within tolerance are none."""
     angle = np.arctan2(normals[:, 1], normals[:, 0])
     side = np.where((angle >= -np.pi / 2) & (angle < np.pi / 2), 1, -1)
-    boundary = np.mod(angle + np.pi / 2, np.pi)
-    # mod may round up to π itself
-    boundary = np.where(boundary >= np.pi, 0.0, boundary)
+    # no mod: at the seam it could round the angle to one end and the side to the other
+    turned = np.where(angle < 0, angle + 3 * np.pi / 2, angle - np.pi / 2)
+    boundary = np.where(side == 1, angle + np.pi / 2, turned)
     order = np.argsort(boundary, kind="stable")
     sorted_boundary = boundary[order]
     ends = np.append(sorted_boundary[1:], sorted_boundary[0] + np.pi)
@@ -86,9 +86,10 @@ def _allowed(
     return allowed
 
 
-def angular_sweep(arrangement: Arrangement, norm: str, tolerance: float) -> Best:
+def angular_sweep(arrangement: Arrangement, norm: str) -> Best:
     r"""Rank 2: $O(h \log h)$ and one norm per cell."""
-    turn = half_turn(arrangement.normals, tolerance / 2 + 4 * arrangement.error)
+    slack = arrangement.coincidence / 2 + 4 * arrangement.error
+    turn = half_turn(arrangement.normals, slack)
     sums = _running(turn, arrangement.jumps)
     values = _evaluate(arrangement.total, sums, norm)
     tracks = {plane: turn.track(plane) for plane, _ in arrangement.required}
@@ -100,7 +101,7 @@ def angular_sweep(arrangement: Arrangement, norm: str, tolerance: float) -> Best
 
 
 def _circles(
-    arrangement: Arrangement, tolerance: float
+    arrangement: Arrangement,
 ) -> Iterator[tuple[int, np.ndarray, HalfTurn]]:
     """Each plane, the other planes, and the arrangement they cut out of its circle."""
     for plane, normal in enumerate(arrangement.normals):
@@ -109,17 +110,18 @@ def _circles(
         flat = arrangement.normals[others] @ frame.T
         length = np.linalg.norm(flat, axis=1)
         # a normal that nearly stands on the plane cuts it in an uncertain direction
-        slack = tolerance / 2 + (4 * arrangement.error + 8 * EPS) / length
+        slack = arrangement.coincidence / 2
+        slack = slack + (4 * arrangement.error + 8 * EPS) / length
         yield plane, others, half_turn(flat, slack)
 
 
-def great_circle_sweep(arrangement: Arrangement, norm: str, tolerance: float) -> Best:
+def great_circle_sweep(arrangement: Arrangement, norm: str) -> Best:
     r"""Rank 3: every cell has a side on some plane; sweep the circle of each plane.
 
     Cost: $O(h^2 \log h)$ and four norms for each of about $h^2$ arcs; memory $O(h)$.
     """
     best, visited = Best(-np.inf, np.zeros(0, int), 0), 0
-    for plane, others, turn in _circles(arrangement, tolerance):
+    for plane, others, turn in _circles(arrangement):
         sums = _running(turn, arrangement.jumps[others])
         for side in (1, -1):
             shifted = sums + side * arrangement.jumps[plane]

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from jaxrelu._checks import check_finite, is_concrete
 from jaxrelu.activations import ReLU
@@ -18,10 +17,10 @@ class Leaves(NamedTuple):
     `inner` A (k, d), `bias` b (k,) or None, `outer` C (m, k), `shift` e (m,) or None.
     """
 
-    inner: Array
-    bias: Array | None
-    outer: Array
-    shift: Array | None
+    inner: Any
+    bias: Any
+    outer: Any
+    shift: Any
 
 
 class Units(NamedTuple):
@@ -41,7 +40,7 @@ class Units(NamedTuple):
         return np.concatenate([self.inner, self.bias[:, None]], axis=1)
 
 
-def _leaves_of(network: Any, name: str) -> Leaves:
+def _arrays_of(network: Any, name: str) -> Leaves:
     if isinstance(network, Shallow):
         weights, biases = (network.inner, network.outer), (None, None)
     elif isinstance(network, DenseNetwork) and len(network.weights) == 2:
@@ -58,12 +57,18 @@ def _leaves_of(network: Any, name: str) -> Leaves:
             "canonical forms are those of a piecewise linear function."
         )
         raise TypeError(msg)
-    outer = weights[1] if weights[1].ndim == 2 else weights[1][None]
-    shift = None if biases[1] is None else jnp.reshape(biases[1], (-1,))
-    return Leaves(weights[0], biases[0], outer, shift)
+    return Leaves(weights[0], biases[0], weights[1], biases[1])
 
 
-def _as_difference(first: Leaves, second: Leaves) -> Leaves:
+def _with_output_axis(leaves: Leaves) -> Leaves:
+    outer, shift = leaves.outer, leaves.shift
+    return leaves._replace(
+        outer=outer if outer.ndim == 2 else outer[None],
+        shift=None if shift is None else shift.reshape(-1),
+    )
+
+
+def _as_difference(first: Leaves, second: Leaves, xp: Any) -> Leaves:
     a, b = first.inner, second.inner
     same = a.shape[1] == b.shape[1] and a.dtype == b.dtype
     if not same or first.outer.shape[0] != second.outer.shape[0]:
@@ -73,20 +78,20 @@ def _as_difference(first: Leaves, second: Leaves) -> Leaves:
             "the same sizes and dtype to take a difference."
         )
         raise ValueError(msg)
+
+    def or_zero(x: Any, size: int) -> Any:
+        return xp.zeros(size, a.dtype) if x is None else x
+
     bias = shift = None
     if first.bias is not None or second.bias is not None:
-        biases = [
-            jnp.zeros(x.inner.shape[0], a.dtype) if x.bias is None else x.bias
-            for x in (first, second)
-        ]
-        bias = jnp.concatenate(biases)
+        sizes = a.shape[0], b.shape[0]
+        biases = or_zero(first.bias, sizes[0]), or_zero(second.bias, sizes[1])
+        bias = xp.concatenate(biases)
     if first.shift is not None or second.shift is not None:
-        zero = jnp.zeros(first.outer.shape[0], a.dtype)
-        shift = (zero if first.shift is None else first.shift) - (
-            zero if second.shift is None else second.shift
-        )
-    outer = jnp.concatenate([first.outer, -second.outer], axis=1)
-    return Leaves(jnp.concatenate([a, b]), bias, outer, shift)
+        m = first.outer.shape[0]
+        shift = or_zero(first.shift, m) - or_zero(second.shift, m)
+    outer = xp.concatenate([first.outer, -second.outer], axis=1)
+    return Leaves(xp.concatenate([a, b]), bias, outer, shift)
 
 
 def leaves_of(network: Any) -> Leaves:
@@ -96,13 +101,19 @@ def leaves_of(network: Any) -> Leaves:
         TypeError: anything but one hidden ReLU layer.
         ValueError: a pair whose sizes or dtypes differ.
     """
-    if isinstance(network, tuple | list):
-        if len(network) != 2:
-            msg = f"got {len(network)} networks; expected one, or a pair (a, b)."
-            raise ValueError(msg)
-        first, second = (_leaves_of(x, "a network of the pair") for x in network)
-        return _as_difference(first, second)
-    return _leaves_of(network, "network")
+    pair = isinstance(network, tuple | list)
+    if pair and len(network) != 2:
+        msg = f"got {len(network)} networks; expected one, or a pair (a, b)."
+        raise ValueError(msg)
+    names = ("the first network", "the second network") if pair else ("network",)
+    parts = network if pair else (network,)
+    found = [_arrays_of(x, name) for x, name in zip(parts, names, strict=True)]
+    xp = jnp
+    if not any(is_traced(leaves) for leaves in found):
+        # no device, and nothing compiled, for what the host will look at
+        found, xp = jax.device_get(found), np
+    found = [_with_output_axis(leaves) for leaves in found]
+    return _as_difference(found[0], found[1], xp) if pair else found[0]
 
 
 def is_traced(leaves: Leaves) -> bool:
@@ -130,10 +141,7 @@ def host_units(leaves: Leaves) -> Units:
     for name, leaf in zip(Leaves._fields, leaves, strict=True):
         if leaf is not None:
             check_finite(leaf, name)
-    arrays = [
-        None if leaf is None else np.asarray(jax.device_get(leaf), np.float64)
-        for leaf in leaves
-    ]
+    arrays = [None if leaf is None else np.asarray(leaf, np.float64) for leaf in leaves]
     inner, bias, outer, shift = arrays
     assert inner is not None
     assert outer is not None

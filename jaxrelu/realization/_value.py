@@ -22,7 +22,7 @@ def cell_jacobian(network: Any, pattern: Bool[Array, " k"]) -> Float[Array, "m d
     if jnp.shape(pattern) != (k,):
         msg = f"pattern has shape {jnp.shape(pattern)}; expected ({k},)."
         raise ValueError(msg)
-    return matmul(jnp.where(pattern[None], leaves.outer, 0), leaves.inner)
+    return matmul(jnp.where(pattern[None], leaves.outer, 0), jnp.asarray(leaves.inner))
 
 
 def seminorm_value(
