@@ -339,9 +339,18 @@ def test_general_teachers(float64, getkey):
 
 
 def test_too_large_a_step_is_halved(float64):
+    seen = []
     points = find_critical_points(
-        orthonormal(2), jrandom.key(0), 2, 8, learning_rate=20.0, devices=one_device()
+        orthonormal(2),
+        jrandom.key(0),
+        2,
+        8,
+        learning_rate=20.0,
+        devices=one_device(),
+        progress=lambda done, total: seen.append((done, total)),
     )
+    assert seen == sorted(seen)
+    assert seen[-1] == (8, 8)
     assert points.runs.converged.all()
     assert (np.asarray(points.runs.rates) < 20).all()
 

@@ -82,7 +82,7 @@ def find_critical_points(
         batch_size: runs computed at once on one device.
         first_start: number of the first start.
         devices: where to run; None takes all of this process.
-        progress: called with the starts done and all of them, from time to time.
+        progress: called with the number of runs settled and of all, from time to time.
         throw: raise if a run came to no critical point.
 
     Returns:

@@ -160,7 +160,7 @@ def search(
     state = _State(problem, np.asarray(starts), settings)
     _require_hessians(starts.shape, starts.dtype, len(settings.devices))
     rounds = _ROUNDS if settings.descend else ()
-    for number, (level, cap) in enumerate(rounds):
+    for level, cap in rounds:
         steps = settings.max_steps
         steps = steps if cap is None else min(steps, cap)
         for chosen in state.blocks():
@@ -169,9 +169,7 @@ def search(
             if starts.shape[1] > problem.inner.shape[0]:
                 state.polish(chosen, nearest_global_minimum)
             if progress is not None:
-                waiting = len(starts) if number == 0 else 0
-                done = chosen.max() + 1 if waiting else int((~state.pending).sum())
-                progress(int(done), len(starts))
+                progress(int((~state.pending).sum()), len(starts))
     for chosen in state.blocks():
         state.polish(chosen, levenberg_marquardt)
     if progress is not None:
