@@ -134,7 +134,7 @@ def slack_statistic(
     check_orthonormal(objective)
     keys = jrandom.split(key, num_samples)
     scale = jnp.asarray(deviation, minimum.dtype)
-    values = _slacks(objective, minimum, keys, scale, cancelling)
+    values = _slacks(objective, minimum, keys, scale, jnp.asarray(cancelling))
     spread = jnp.std(values) / math.sqrt(num_samples)
     mean = Estimate(
         jnp.mean(values),
@@ -153,12 +153,12 @@ def _slacks(
     minimum: Array,
     keys: Array,
     scale: Array,
-    cancelling: bool,
+    cancelling: Array,
 ) -> Array:
     def one(key):
-        move = sample_displacement(
-            key, objective, minimum, scale, cancelling=cancelling
-        )
+        move = sample_displacement(key, objective, minimum, scale)
+        without = sample_displacement(key, objective, minimum, scale, cancelling=True)
+        move = jnp.where(cancelling, without, move)
         return inequality(objective, minimum, move).slack / scale**2
 
     return jax.lax.map(one, keys, batch_size=_BATCH)
