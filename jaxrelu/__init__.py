@@ -30,6 +30,7 @@ from jaxrelu.networks import (
 )
 from jaxrelu.objectives import (
     PopulationLoss as PopulationLoss,
+    SobolevLoss as SobolevLoss,
     SquaredLoss as SquaredLoss,
 )
 from jaxrelu.operators import (

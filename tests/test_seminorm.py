@@ -334,6 +334,23 @@ def test_too_many_cells_give_bounds_that_say_so():
         seminorm(random_network(5, 3, 1), method="recursion", max_cells=5)
 
 
+def test_doubtful_signs_are_decided_in_integers(monkeypatch, float64):
+    """When the recursion cannot tell the cells, "auto" says that integers did."""
+    from jaxrelu.realization import _cells, _recursion
+
+    def doubtful(*args):
+        raise _recursion.InconsistentError(_recursion.INCONSISTENT)
+
+    net = random_network(6, 4, 2)
+    expected = float(seminorm(net))
+    monkeypatch.setattr(_cells, "half_cells", doubtful)
+    got = seminorm(net)
+    assert "integer" in got.method
+    assert float(got) == pytest.approx(expected, rel=1e-13)
+    with pytest.raises(RuntimeError, match="method='rational'"):
+        seminorm(net, method="recursion")
+
+
 # ----------------------------------------------------------------- precision, errors
 
 

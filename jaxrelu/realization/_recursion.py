@@ -16,6 +16,10 @@ from jaxrelu.realization._arrangement import EPS, group_rows
 from jaxrelu.realization._sweep import half_turn
 
 
+class InconsistentError(RuntimeError):
+    """Rounding decided whether a plane meets a cell."""
+
+
 INCONSISTENT = (
     "two computations of which cells a plane meets disagree: normals are degenerate to "
     "within rounding but not to within the tolerance. Pass tolerance=1e-9, or "
@@ -50,7 +54,7 @@ def half_cells(
         split = np.isin(hashes, met_hashes, assume_unique=True)
         whole = points[~split] @ normals[j]
         if split.sum() != met.shape[0] or (np.abs(whole) <= 8 * EPS).any():
-            raise RuntimeError(INCONSISTENT)
+            raise InconsistentError(INCONSISTENT)
         sides = np.where(whole > 0, 1, -1).astype(np.int8)
         above, below = _beside(normals[:j], normals[j], met)
         points = np.concatenate([points[~split], above, below])
@@ -85,7 +89,7 @@ def _cells_on_plane(
     flat_errors = errors[:j] + errors[j] + 8 * EPS
     first, group, orientation = group_rows(flat, tolerance, flat_errors)
     if (group < 0).any():
-        raise RuntimeError(INCONSISTENT)
+        raise InconsistentError(INCONSISTENT)
     length = np.linalg.norm(flat[first], axis=1)
     inner, signs = half_cells(
         flat[first] / length[:, None], flat_errors[first] / length, tolerance

@@ -31,6 +31,7 @@ from jaxrelu.realization._lp import lp_half_cells
 from jaxrelu.realization._milp import WIDTH, milp_largest_entry
 from jaxrelu.realization._norms import check_norm, host_norm
 from jaxrelu.realization._rational import exact_jacobian, exact_norm
+from jaxrelu.realization._recursion import InconsistentError
 from jaxrelu.realization._sweep import Best, angular_sweep, great_circle_sweep
 from jaxrelu.realization._units import (
     Leaves,
@@ -42,6 +43,7 @@ from jaxrelu.realization._units import (
 from jaxrelu.realization._value import seminorm_value
 
 
+MAX_RATIONAL = 20_000  # cells that integers list within a minute
 SUCCESS: Any = RESULTS.successful  # RESULTS.where is typed on its members
 METHODS = (
     "auto",
@@ -183,6 +185,23 @@ def _host_answer(
         method = _pick(arrangement, max_cells)
         if method == "bounds":
             return None
+        try:
+            return _by(method, units, arrangement, norm, walls, max_cells)
+        except InconsistentError:
+            if num_cells(arrangement.num_planes, arrangement.rank) > MAX_RATIONAL:
+                raise
+            method = "rational"
+    return _by(method, units, arrangement, norm, walls, max_cells)
+
+
+def _by(
+    method: str,
+    units: Units,
+    arrangement: Arrangement,
+    norm: str,
+    walls: np.ndarray | None,
+    max_cells: int,
+) -> _Answer:
     _check_method(arrangement, method, max_cells)
     if method == "rational":
         return _by_rationals(units, arrangement, norm, walls)
@@ -258,7 +277,8 @@ def seminorm(
 
             * `"angular"`: normals of rank 2, $O(h \log h)$ for h distinct planes;
             * `"great-circle"`: rank 3, $O(h^2 \log h)$;
-            * `"recursion"`: deletion and restriction, any rank, $O(h^r)$;
+            * `"recursion"`: deletion and restriction, any rank, $O(h^r)$ (and
+              `"rational"` in its place where rounding decides which cells there are);
             * `"bounds"`: midpoint and half-width between certified bounds.
 
             On request: `"rational"`, every sign decided in integers (exact for the
