@@ -158,6 +158,20 @@ def test_a_wider_network_can_be_the_same_function(dtype):
     assert equal(biased, two)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_constant_neurons_join_the_output_bias(exact):
+    def affine(bias, end):
+        rows = jnp.asarray([[1.0, 2], [0, 0]])
+        hidden = jnp.asarray([0.5, bias])
+        return jr.DenseNetwork(
+            (rows, jnp.asarray([1.0, 3])), (hidden, jnp.asarray(end))
+        )
+
+    assert equal(affine(-1.0, 2.0), affine(0.0, 2.0), exact=exact)
+    assert equal(affine(1.0, 2.0), affine(0.0, 5.0), exact=exact)
+    assert not equal(affine(1.0, 2.0), affine(-1.0, 2.0), exact=exact)
+
+
 @pytest.mark.parametrize(
     ("inner", "outer", "h", "width"),
     [

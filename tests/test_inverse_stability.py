@@ -116,6 +116,33 @@ def test_restricted_sets_any_outputs(seed, m):
     np.testing.assert_allclose(found.distance, best, rtol=1e-14)
 
 
+def test_one_matched_neuron_moves_no_further_than_it_must():
+    """One direction, one sign: the construction is the nearest network."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        row = np.abs(rng.normal(size=3))
+        row /= row.max()
+        kappa, mu, factor = np.exp(rng.normal(size=3))
+        sign = rng.choice([-1, 1])
+        gamma = shallow([kappa * row], [sign * mu])
+        theta = shallow([row], [sign * mu * kappa * factor])
+        found = inverse_stable(gamma, theta)
+        s, change = (mu + kappa) / 2, mu * kappa * (factor - 1)
+        t = abs(np.sqrt(s**2 + change) - s)
+        np.testing.assert_allclose(found.distance, t, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(fibre_distance(gamma, theta).value, t, rtol=1e-9)
+        assert t <= np.sqrt(abs(change)) * (1 + 1e-12)
+
+
+def test_idle_neurons_lose_their_smaller_factor():
+    gamma = shallow([[10, 0], [0, 0.2], [1, 1]], [0.1, 3, 1])
+    theta = shallow([[1, 1], [0, 0], [0, 0]], [1, 0, 0])
+    found = fibre_distance(gamma, theta)
+    assert found.value == pytest.approx(0.2, rel=1e-14)
+    assert equal(found.network, theta)
+    assert not found.complete
+
+
 def test_balanced_roots_are_hoelder_with_constant_root_two():
     rng = np.random.default_rng(0)
     root = lambda u: u / np.sqrt(np.abs(u).max(axis=1, keepdims=True))

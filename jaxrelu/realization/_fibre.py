@@ -160,7 +160,11 @@ def pair_costs(
     """
     k, h = len(inner), len(directions)
     size = 8 * 4 * k * h * (inner.shape[1] + len(outer))
-    require_bytes(size, f"costs of {k} x {h} pairs", "Split the networks.")
+    require_bytes(
+        size,
+        f"costs of {k} x {h} pairs of neurons",
+        "Leave neurons that are equal out of both networks.",
+    )
     one = _ratios(directions, inner)
     two = _ratios(products.T, outer.T)
     root = np.sqrt(sup(products.T))[None]
@@ -281,11 +285,15 @@ def _permuted(
             )
             raise ValueError(msg)
     k = len(gamma.inner)
-    require_bytes(16 * k * k * theta.inner.shape[1], f"{k} x {k} pairs", "None.")
-    costs = np.maximum(
-        np.abs(gamma.inner[:, None] - theta.inner[None]).max(axis=2),
-        np.abs(gamma.outer.T[:, None] - theta.outer.T[None]).max(axis=2),
+    require_bytes(
+        32 * k * k,
+        f"costs of {k} x {k} pairs of neurons",
+        "Compare fewer neurons: equal ones can be left out of both networks.",
     )
+    one, two = (np.concatenate([n.inner, n.outer.T], axis=1) for n in (gamma, theta))
+    costs = np.zeros((k, k))
+    for left, right in zip(one.T, two.T, strict=True):
+        np.maximum(costs, np.abs(left[:, None] - right[None]), out=costs)
     value, columns = bottleneck_assignment(costs)
     return FibreDistance(
         value,

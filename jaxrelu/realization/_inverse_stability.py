@@ -155,7 +155,7 @@ def inverse_stable(
     Raises:
         TypeError: not such networks.
         ValueError: sizes that differ, several outputs with `within="all"`, `beta` with
-            `within="N*"`.
+            `within="N*"`, too many sign patterns after C.3 failed.
 
     Cost: one semi-norm (`seminorm` says what it costs), O(k log k + kd), and the
     `fibre_distance` within N* or when a hypothesis fails.

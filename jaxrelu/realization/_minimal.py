@@ -27,7 +27,7 @@ from scipy.linalg import qr
 
 from jaxrelu.networks import DenseNetwork, Shallow
 from jaxrelu.realization._canonical import CanonicalForm, canonical
-from jaxrelu.realization._neurons import shallow
+from jaxrelu.realization._neurons import balanced, shallow
 
 
 class MinimalWidth(eqx.Module):
@@ -264,7 +264,7 @@ def with_signs(f: Any, signs: Int[np.ndarray, " h"]) -> Shallow | DenseNetwork:
     rows, columns = np.concatenate(inner), np.concatenate(outer, axis=1)
     if not len(rows):
         rows, columns = np.zeros((1, form.linear.shape[1])), np.zeros((m, 1))
-    rows, columns = _balanced(rows, columns)
+    rows, columns = balanced(rows, columns)
     if not form.affine:
         return shallow(rows, columns, form)
     made = columns @ rows / 2
@@ -273,10 +273,3 @@ def with_signs(f: Any, signs: Int[np.ndarray, " h"]) -> Shallow | DenseNetwork:
     bias = jnp.asarray(constant[0] if form.scalar else constant, form.dtype)
     hidden = jnp.asarray(rows[:, -1], form.dtype)
     return DenseNetwork((dense.inner, dense.outer), (hidden, bias))
-
-
-def _balanced(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    a, c = np.abs(rows).max(axis=1), np.abs(columns).max(axis=0)
-    alive = (a > 0) & (c > 0)
-    t = np.sqrt(np.where(alive, c, 1) / np.where(alive, a, 1))
-    return np.where(alive, t, 0)[:, None] * rows, np.where(alive, 1 / t, 0) * columns

@@ -108,6 +108,16 @@ def sup(rows: Float[np.ndarray, "k d"]) -> Float[np.ndarray, " k"]:
     return np.abs(rows).max(axis=1, initial=0.0)
 
 
+def balanced(
+    rows: Float[np.ndarray, "k d"], columns: Float[np.ndarray, "m k"]
+) -> tuple[Float[np.ndarray, "k d"], Float[np.ndarray, "m k"]]:
+    """Neurons rescaled to factors of equal size; those with a zero factor become 0."""
+    a, c = sup(rows), sup(columns.T)
+    alive = (a > 0) & (c > 0)
+    t = np.sqrt(np.where(alive, c, 1) / np.where(alive, a, 1))
+    return np.where(alive, t, 0)[:, None] * rows, np.where(alive, 1 / t, 0) * columns
+
+
 def default_tolerance(dtype: str) -> float:
     """Of parallel rows, by the name of the dtype: 1e-9 or 1e-6."""
     return tolerance_of(np.dtype(dtype))

@@ -25,6 +25,7 @@ from jaxrelu.networks import DenseNetwork, Shallow
 from jaxrelu.realization._arrangement import group_rows
 from jaxrelu.realization._neurons import (
     Neurons,
+    balanced,
     default_tolerance,
     neurons,
     shallow,
@@ -186,7 +187,8 @@ def merge(network: Shallow, tolerance: float | None = None) -> Shallow:
 
     $(a_i, c_i), (a_j, c_j) \to (a_i, c_i + c_j\|a_j\|_\infty/\|a_i\|_\infty), (0, 0)$
     for rows of equal direction; neurons that cancel or have a zero factor become zero.
-    Neurons are counted as before: k does not change.
+    Neurons are counted as before: k does not change. Rows that are equal up to the
+    tolerance only move by as much, relative to their size.
 
     Args:
         network: a ReLU network without biases.
@@ -238,7 +240,10 @@ def to_restricted(
     Cost: O(k log k + kd) on the host.
     """
     if isinstance(network, Shallow):
-        return balance(merge(network, tolerance))
+        n = neurons(network)
+        tolerance = default_tolerance(n.dtype) if tolerance is None else tolerance
+        n = merged(n, tolerance)
+        return shallow(*balanced(n.inner, n.outer), n)
     if not shift > 0:
         msg = f"shift is {shift}; expected a positive number."
         raise ValueError(msg)
@@ -266,7 +271,7 @@ def to_restricted(
     )
     tolerance = default_tolerance(n.dtype) if tolerance is None else tolerance
     full = merged(full, tolerance)
-    return balance(shallow(full.inner, full.outer, full))
+    return shallow(*balanced(full.inner, full.outer), full)
 
 
 def from_restricted(network: Shallow) -> DenseNetwork:
