@@ -14,6 +14,7 @@ from jaxrelu.realization import (
     almost_optimality_gap,
     bottleneck_assignment,
     dead_neuron_minimum,
+    direction_radius,
     distance,
     equal,
     extremal_pair,
@@ -184,6 +185,28 @@ def test_exponents_above_one_half_are_impossible():
         np.testing.assert_allclose(r, 1 / k)
         assert fibre_distance(zero, g, "permutations").value == pytest.approx(r**0.5)
         assert fibre_distance(zero, g).value == pytest.approx(r**0.5, rel=1e-12)
+
+
+def test_close_functions_have_the_same_directions():
+    near = far = 0
+    for seed in range(60):
+        gamma, theta = members(seed, 1)
+        found = []
+        for network in (gamma, theta):
+            rows = np.asarray(network.inner)
+            rows = rows[np.abs(rows).max(axis=1) > 0]
+            unit = rows / np.abs(rows).max(axis=1, keepdims=True)
+            found.append({tuple(row) for row in unit.round(9)})
+        if float(distance(gamma, theta).value) < direction_radius(gamma, theta):
+            assert found[0] == found[1]
+            near += 1
+        else:
+            far += found[0] != found[1]
+    assert near > 10
+    assert far > 10
+    zero = shallow([[0, 0]], [0])
+    assert direction_radius(zero, zero) == np.inf
+    assert direction_radius(zero, shallow([[3, 0]], [2])) == 3
 
 
 # ----------------------------------------------------------------- hypotheses, refusals

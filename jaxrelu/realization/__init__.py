@@ -15,6 +15,10 @@ from jaxrelu.realization._dimension import (
     FunctionalDimension as FunctionalDimension,
     functional_dimension as functional_dimension,
 )
+from jaxrelu.realization._extremal import (
+    extremal_pair as extremal_pair,
+    unbalanced_vector_pair as unbalanced_vector_pair,
+)
 from jaxrelu.realization._fibre import (
     FibreDistance as FibreDistance,
     bottleneck_assignment as bottleneck_assignment,
@@ -24,9 +28,8 @@ from jaxrelu.realization._fibre import (
 from jaxrelu.realization._inverse_stability import (
     Hypothesis as Hypothesis,
     InverseStability as InverseStability,
-    extremal_pair as extremal_pair,
+    direction_radius as direction_radius,
     inverse_stable as inverse_stable,
-    unbalanced_vector_pair as unbalanced_vector_pair,
 )
 from jaxrelu.realization._minima import (
     LocalMinimum as LocalMinimum,

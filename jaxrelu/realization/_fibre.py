@@ -42,7 +42,8 @@ class FibreDistance(eqx.Module):
     r"""The least distance from Γ to a network with the function of Θ.
 
     Attributes:
-        value: $\|\Phi - \Gamma\|_\infty$ for the Φ below.
+        value: $\|\Phi - \Gamma\|_\infty$ for the Φ below, before Φ is rounded to
+            the precision of Γ.
         error: the infimum over the fibre searched is within it.
         network: Φ, with $R(\Phi) = R(\Theta)$ up to rounding.
         error_kind: what `error` means.
