@@ -57,6 +57,26 @@ from jaxrelu.landscape._global_spectrum import (
     split_minimum_spectrum as split_minimum_spectrum,
     strong_convexity_constant as strong_convexity_constant,
 )
+from jaxrelu.landscape._implications import (
+    dominance_from_pl as dominance_from_pl,
+    error_bound_from_pl as error_bound_from_pl,
+    error_bound_from_secant as error_bound_from_secant,
+    growth_from_pl as growth_from_pl,
+    growth_from_secant as growth_from_secant,
+    implied as implied,
+    one_point_from_strong as one_point_from_strong,
+    pl_from_dominance as pl_from_dominance,
+    pl_from_error_bound as pl_from_error_bound,
+    pl_from_quasi_strong as pl_from_quasi_strong,
+    pl_from_regularity as pl_from_regularity,
+    quasi_strong_from_strong as quasi_strong_from_strong,
+    regularity_from_curvature as regularity_from_curvature,
+    regularity_from_secant as regularity_from_secant,
+    regularity_from_strong as regularity_from_strong,
+    secant_from_one_point as secant_from_one_point,
+    secant_from_quasi_strong as secant_from_quasi_strong,
+    secant_from_regularity as secant_from_regularity,
+)
 from jaxrelu.landscape._minimum_certificate import (
     MinimumCertificate as MinimumCertificate,
     MinimumCondition as MinimumCondition,
@@ -81,6 +101,32 @@ from jaxrelu.landscape._new_neuron import (
 from jaxrelu.landscape._parallel_pair import (
     ParallelPair as ParallelPair,
     parallel_pair as parallel_pair,
+)
+from jaxrelu.landscape._quadratic_conditions import (
+    AbstractCondition as AbstractCondition,
+    ErrorBound as ErrorBound,
+    GradientDominance as GradientDominance,
+    LocalValues as LocalValues,
+    OnePointConvexity as OnePointConvexity,
+    PolyakLojasiewicz as PolyakLojasiewicz,
+    QuadraticGrowth as QuadraticGrowth,
+    QuasiStrongConvexity as QuasiStrongConvexity,
+    RegularityCondition as RegularityCondition,
+    RestrictedSecant as RestrictedSecant,
+    StrongConvexity as StrongConvexity,
+    from_wirtinger as from_wirtinger,
+    growth_without_dominance as growth_without_dominance,
+    local_values as local_values,
+    to_wirtinger as to_wirtinger,
+)
+from jaxrelu.landscape._rates import (
+    DescentRate as DescentRate,
+    LocalConvergence as LocalConvergence,
+    asymptotic_rate as asymptotic_rate,
+    certify_local_convergence as certify_local_convergence,
+    descent_rate as descent_rate,
+    flow_gap as flow_gap,
+    path_length as path_length,
 )
 from jaxrelu.landscape._runs import (
     POLISHED_BY as POLISHED_BY,
