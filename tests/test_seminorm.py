@@ -467,10 +467,11 @@ def test_cell_jacobian_is_the_derivative(float64):
         cell_jacobian(net, jnp.ones(4, bool))
 
 
-@pytest.mark.parametrize("norm", ["max", "fro"])
-def test_smooth_surrogate(norm, float64):
+@pytest.mark.parametrize(("norm", "sign"), [("max", 1), ("max", -1), ("fro", 1)])
+def test_smooth_surrogate(norm, sign, float64):
     """Between the sampled maximum and tau log N above it; gradients as differences."""
     net = random_network(6, 3, 2)
+    net = network(net.inner, sign * net.outer)
     x = jnp.asarray(cells(net).points)
     count = 2 * len(x) * 6 if norm == "max" else len(x)
     exact = float(seminorm(net, norm))
@@ -540,6 +541,19 @@ def test_a_kink_outside_the_box_does_not_count():
     assert float(seminorm(net, domain=11.0)) == 1
 
 
+def test_rows_that_lie_on_the_walls(float64):
+    """A constant neuron is parallel to infinity, a kink at B to a side of the box."""
+    inner = jnp.array([[0.0], [0.0], [1.0], [-2.0], [1.0]])
+    bias = jnp.array([-1.0, 2.0, -1.0, -2.0, 0.5])
+    net = jr.DenseNetwork((inner, jnp.array([[5.0, 1.0, 3.0, 4.0, 1.0]])), (bias, None))
+    for method in ("auto", "rational", "lp", "milp"):
+        # slopes -8, 0, 1 and 4 between the kinks -1, -1/2 and 1
+        assert float(seminorm(net, "max", method)) == pytest.approx(8)
+        assert float(seminorm(net, "max", method, domain=1.0)) == pytest.approx(1)
+        assert float(seminorm(net, "max", method, domain=1.1)) == pytest.approx(8)
+    assert len(cells(net)) == len(cells(net, method="rational")) == 4
+
+
 def test_biases_that_are_zero_change_nothing(float64):
     net = degenerate_network(3, 2, 2)
     dense = jr.DenseNetwork((net.inner, net.outer), (jnp.zeros(9), jnp.ones(2)))
@@ -563,6 +577,18 @@ def test_sup_norm(d, biased, float64):
     x = np.random.default_rng(0).uniform(-1.5, 1.5, (4000, d))
     seen = np.abs(np.asarray(net(jnp.asarray(x)))).max()
     assert 0.9 * float(by_vertices) < seen <= float(by_vertices) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_sup_norm_between_corners(turn, float64):
+    """relu(-x_2) - |x_1| / 2, turned: largest in the middle of one side."""
+    inner = np.array([[1, 0], [-1, 0], [0, -1]]) @ np.linalg.matrix_power(
+        np.array([[0, 1], [-1, 0]]), turn
+    )
+    net = network(inner, [-0.5, -0.5, 1.0])
+    assert float(supnorm(net, 3.0)) == pytest.approx(3, rel=1e-13)
+    dense = jr.DenseNetwork((net.inner, net.outer), (jnp.zeros(3), jnp.array(0.25)))
+    assert float(supnorm(dense, 3.0)) == pytest.approx(3.25, rel=1e-13)
 
 
 def test_sup_norm_of_degenerate_networks(float64):
