@@ -46,6 +46,10 @@ class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
     not_finite = "The matrix holds NaN or infinite entries."
     no_convergence = "The iteration stopped before it reached its tolerance."
     diverged = "The iterates grew beyond all bounds: the step size is too large."
+    no_minimum = (
+        "The point is no minimiser: its gradient does not vanish, or its Hessian has "
+        "a negative eigenvalue."
+    )
 
 
 class Estimate(eqx.Module):
