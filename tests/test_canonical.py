@@ -31,7 +31,6 @@ SEEDS = st.integers(0, 2**31)
 SKIPS = st.sampled_from([(4, 2, 1), (5, 3, 2)])
 SIZES = st.sampled_from([(1, 1, 1), (3, 1, 2), (5, 2, 1), (6, 2, 2), (5, 3, 1)])
 SLOPE = jax.jit(lambda network, x: jax.jacrev(network)(x))
-CALL = jax.jit(lambda network, x: network(x))
 TRIANGLE = [[1, 0], [-0.5, 1], [-0.5, -1]]
 
 
@@ -254,7 +253,10 @@ def test_skip_form_is_the_function_and_its_lowest_cell(seed, size):
     network = degenerate(seed, size)
     skip = skip_normal_form(network)
     x = points(size[1])
-    np.testing.assert_allclose(CALL(skip, x), values(network, x), atol=1e-11)
+    linear, inner, outer = (np.asarray(leaf) for leaf in jax.tree.leaves(skip))
+    value = x @ linear.T + np.maximum(x @ inner.T, 0) @ outer.T
+    wanted = values(network, x).reshape(value.shape)
+    np.testing.assert_allclose(value, wanted, atol=1e-11)
     assert equal(network, skip.to_network())
     corner = -jnp.asarray([1.0, 1e-3, 1e-6][: size[1]])
     slope = SLOPE(network, corner)
@@ -262,6 +264,19 @@ def test_skip_form_is_the_function_and_its_lowest_cell(seed, size):
     np.testing.assert_allclose(
         np.abs(skip.inner).max(axis=1), np.abs(skip.outer).max(axis=0), rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("m", [1, 2])
+def test_skip_forms_run(m, dtype):
+    rng = np.random.default_rng(m)
+    outer = rng.normal(size=(m, 4) if m > 1 else 4)
+    network = shallow(rng.normal(size=(4, 2)), outer, dtype)
+    skip, x = skip_normal_form(network), jnp.asarray(rng.normal(size=(9, 2)), dtype)
+    eps = 64 * float(jnp.finfo(dtype).eps)
+    value = jax.jit(lambda f, x: f(x))(skip, x)
+    assert value.dtype == dtype
+    assert value.shape == network(x).shape
+    np.testing.assert_allclose(value, network(x), rtol=eps, atol=eps)
 
 
 def test_skip_coordinates_are_stable():

@@ -30,7 +30,7 @@ from jaxrelu.realization import (
 )
 
 
-LAW = settings(deadline=None, derandomize=True, max_examples=40)
+LAW = settings(deadline=None, derandomize=True, max_examples=25)
 SEEDS = st.integers(0, 2**31)
 TRIANGLE = np.array([[1, 0], [-0.5, 1], [-0.5, -1]])
 
