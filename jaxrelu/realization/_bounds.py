@@ -20,6 +20,7 @@ from jaxrelu._memory import require_bytes
 from jaxrelu._results import RESULTS, Estimate
 from jaxrelu.realization._arrangement import EPS, Arrangement, arrange, group_rows
 from jaxrelu.realization._ascent import climb
+from jaxrelu.realization._cells import box_walls
 from jaxrelu.realization._lp import interior_point
 from jaxrelu.realization._norms import check_norm, host_norm
 from jaxrelu.realization._rational import group_integer_rows, integer_row
@@ -316,7 +317,10 @@ def host_bounds(
         points = np.concatenate([points, _near_kinks(rows)])
     lows.append(_at_points(units, points, norm, domain, "the rows taken as inputs"))
     if key is not None and rows.shape[0]:
-        arrangement = arrange(units, None)
+        walls = None
+        if units.bias is not None and domain is not None:
+            walls = box_walls(units.inner.shape[1], domain)
+        arrangement = arrange(units, None, walls)
         if arrangement.rank > 1:
             lows.append(
                 _climbed(units, arrangement, norm, domain, key, num_starts, num_steps)
