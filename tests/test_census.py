@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrelu.experiments import _census as on_disk, run_census
+from jaxrelu.experiments import _cells, _census as on_disk, run_census
 from jaxrelu.landscape import (
     census,
     find_critical_points,
@@ -131,9 +131,9 @@ def test_a_write_that_fails_leaves_no_file(tmp_path, monkeypatch, float64):
     def fail(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(on_disk.os, "replace", fail)
+    monkeypatch.setattr(_cells.os, "replace", fail)
     with pytest.raises(OSError, match="no space"):
-        on_disk._write(tmp_path / "x", lambda file: file.write(b"1"))
+        _cells.write(tmp_path / "x", lambda file: file.write(b"1"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,19 +1,22 @@
 """A search for critical points on disk: interrupted anywhere, it goes on from there."""
 
-import hashlib
-import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import jax.random as jrandom
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from jaxrelu._results import RESULTS
+from jaxrelu.experiments._cells import (
+    bar,
+    claim,
+    digest,
+    key_words,
+    read_arrays,
+    write_arrays,
+)
 from jaxrelu.landscape import CriticalPoints, Runs, classify
 from jaxrelu.landscape._critical_points import (
     check_count,
@@ -25,7 +28,6 @@ from jaxrelu.landscape._runs import outcomes
 from jaxrelu.objectives import PopulationLoss
 
 
-_CONFIG = "config.json"
 _FORMAT = 1
 
 
@@ -104,20 +106,21 @@ def run_census(
     }
     config = {
         "format": _FORMAT,
-        "teacher_inner": _digest(problem.inner),
-        "teacher_outer": _digest(problem.teacher_outer),
-        "student_outer": _digest(problem.outer),
+        "teacher_inner": digest(problem.inner),
+        "teacher_outer": digest(problem.teacher_outer),
+        "student_outer": digest(problem.outer),
         "shape": [num_neurons, objective.in_size],
         "dtype": problem.inner.dtype.name,
-        "key": _key_data(key),
+        "key": key_words(key),
         "chunk_size": chunk_size,
         **settings,
     }
     place = Path(folder)
-    digest = _claim(place, config)
+    owner = claim(place, config, "a census")
     chunks = range(num_starts // chunk_size)
     missing = [c for c in chunks if not _chunk_path(place, c).exists()]
-    bar = _bar(num_starts, (len(chunks) - len(missing)) * chunk_size, progress)
+    done = (len(chunks) - len(missing)) * chunk_size
+    shown = bar(num_starts, done, "start", progress)
     try:
         for chunk in missing:
             runs = run_starts(
@@ -131,94 +134,26 @@ def run_census(
                 devices=devices,
                 **settings,
             )
-            _write_chunk(place, chunk, runs, digest)
-            if bar is not None:
-                bar.update(chunk_size)
+            _write_chunk(place, chunk, runs, owner)
+            if shown is not None:
+                shown.update(chunk_size)
     finally:
-        if bar is not None:
-            bar.close()
-    runs = _joined([_read_chunk(place, c, digest) for c in chunks])
-    return classify(objective, runs, outer, identify)
-
-
-def _digest(values: Any) -> str:
-    host = np.ascontiguousarray(values)
-    return f"{host.shape} sha256:{hashlib.sha256(host.tobytes()).hexdigest()}"
-
-
-def _key_data(key: PRNGKeyArray) -> list[int]:
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    data = jrandom.key_data(key) if typed else key
-    return [int(word) for word in np.asarray(data).ravel()]
-
-
-def _claim(place: Path, config: dict[str, Any]) -> str:
-    """Writes the configuration or compares it with the one there; its digest."""
-    place.mkdir(parents=True, exist_ok=True)
-    path = place / _CONFIG
-    if not path.exists():
-        made_with = {
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-            "device": str(jnp.zeros(()).devices().pop().device_kind),
-        }
-        text = json.dumps({**config, "made_with": made_with}, indent=1)
-        _write(path, lambda file: file.write(text.encode()))
-    there = json.loads(path.read_text())
-    there.pop("made_with", None)
-    different = sorted(
-        name for name in {*there, *config} if there.get(name) != config.get(name)
+        if shown is not None:
+            shown.close()
+    runs = _joined(
+        [read_arrays(_chunk_path(place, c), owner, "census") for c in chunks]
     )
-    if different:
-        name = different[0]
-        msg = (
-            f"{place} holds a census of another configuration: {', '.join(different)} "
-            f"differ ({name} is {config.get(name)!r}, there {there.get(name)!r}). "
-            "Choose another folder, or the settings in its config.json."
-        )
-        raise ValueError(msg)
-    text = json.dumps(config, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return classify(objective, runs, outer, identify)
 
 
 def _chunk_path(place: Path, chunk: int) -> Path:
     return place / f"chunk-{chunk:06d}.npz"
 
 
-def _write(path: Path, fill: Any) -> None:
-    """A file that is whole or not there, whenever the process ends."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_chunk(place: Path, chunk: int, runs: Runs, digest: str) -> None:
-    fields = {name: value for name, value in vars(runs).items() if name != "result"}
-    arrays: Any = {name: np.asarray(value) for name, value in fields.items()}
-    arrays["diverged"] = np.asarray(runs.result == RESULTS.diverged)
-    arrays["config"] = np.array(digest)
-    _write(_chunk_path(place, chunk), lambda file: np.savez(file, **arrays))
-
-
-def _read_chunk(place: Path, chunk: int, digest: str) -> dict[str, np.ndarray]:
-    path = _chunk_path(place, chunk)
-    try:
-        with open(path, "rb") as whole, np.load(whole, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except Exception as error:
-        msg = f"{path} cannot be read ({error}). Delete it: it will be run again."
-        raise ValueError(msg) from error
-    if str(arrays.pop("config")) != digest:
-        msg = f"{path} belongs to another census. Delete it: it will be run again."
-        raise ValueError(msg)
-    return arrays
+def _write_chunk(place: Path, chunk: int, runs: Runs, config: str) -> None:
+    arrays = {name: value for name, value in vars(runs).items() if name != "result"}
+    arrays["diverged"] = runs.result == RESULTS.diverged
+    write_arrays(_chunk_path(place, chunk), arrays, config)
 
 
 def _joined(chunks: list[dict[str, np.ndarray]]) -> Runs:
@@ -229,14 +164,3 @@ def _joined(chunks: list[dict[str, np.ndarray]]) -> Runs:
     diverged = fields.pop("diverged")
     converged = fields["gradient_norms"] <= fields["tolerances"]
     return Runs(**fields, result=outcomes(converged, diverged))
-
-
-def _bar(total: int, done: int, wanted: bool) -> Any:
-    if not wanted:
-        return None
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        msg = "progress=True needs tqdm; pip install tqdm, or pass progress=False."
-        raise ImportError(msg) from error
-    return tqdm(total=total, initial=done, unit="start")
