@@ -1,6 +1,7 @@
-"""Gradient descent as one compiled scan."""
+"""Gradient descent, and any optimiser of optax, as one compiled loop."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,29 +11,9 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from jaxrelu._checks import check_positive, is_concrete
-from jaxrelu._results import RESULTS
+from jaxrelu.dynamics._engine import Goal, Move, Plan, follow
+from jaxrelu.dynamics._trajectory import Trajectory, evaluate
 from jaxrelu.networks import where_spec
-
-
-class Trajectory(eqx.Module):
-    r"""What a run of gradient descent recorded.
-
-    Attributes:
-        network: the last iterate.
-        losses: $L(\theta_0), \dots, L(\theta_T)$, (T + 1,).
-        distances: $\|\theta_t - \theta_0\|_2$ over the trained leaves, (T + 1,).
-        path_lengths: $\sum_{s < t} \|\theta_{s+1} - \theta_s\|_2$, (T + 1,).
-        result: `RESULTS.successful`, or `RESULTS.diverged` when a loss or an iterate
-            stopped being finite.
-        learning_rate: the step size.
-    """
-
-    network: PyTree
-    losses: Float[Array, " steps"]
-    distances: Float[Array, " steps"]
-    path_lengths: Float[Array, " steps"]
-    result: RESULTS
-    learning_rate: Float[Array, ""]
 
 
 def gradient_descent(
@@ -42,103 +23,212 @@ def gradient_descent(
     learning_rate: Any,
     num_steps: int,
     where: Callable | None = None,
+    record_every: int = 1,
+    recorders: Mapping[str, Any] | None = None,
+    target_loss: Any = None,
+    gradient_tolerance: Any = None,
 ) -> Trajectory:
-    r"""$\theta_{t+1} = \theta_t - \eta \nabla L(\theta_t)$, recorded at every step.
+    r"""$\theta_{t+1} = \theta_t - \eta \nabla L(\theta_t)$.
 
     Args:
         objective: network → scalar; a module, so that its data are traced arguments.
         network: θ₀.
         learning_rate: η, a positive number or a scalar array (then it is traced, and
-            `jax.vmap` over it or over networks gives many runs at once).
-        num_steps: T, at least 1.
+            `jax.vmap` over it or over networks gives many runs at once; `sweep` also
+            splits them over devices).
+        num_steps: T, at least 1; at most so many if there is a tolerance.
         where: the trained leaves; None takes the network's default.
+        record_every: steps between two records; the last iterate is always recorded.
+        recorders: name → recorder, see `jaxrelu.dynamics.ResidualNorm` and its like:
+            any function of a `Point` that gives arrays of fixed shape.
+        target_loss: stop at the first iterate with $L(\theta_t) \le$ this.
+        gradient_tolerance: stop at the first with $\|\nabla L(\theta_t)\|_2 \le$ this.
 
     Raises:
         ValueError: a step size that is not positive and finite, no steps, nothing to
-            train.
+            train, tolerances that are negative or not finite.
+        MemoryRefusedError: more records than there is memory for.
 
-    Cost: T forward and backward passes; the memory of one, and 3T numbers.
+    Cost: T forward and backward passes and a forward pass per record (none if every
+    step is recorded); the memory of one pass, and 4 numbers per record. Differentiable
+    in reverse unless a tolerance is given.
     """
+    return train(
+        objective,
+        network,
+        optax.sgd,
+        learning_rate=learning_rate,
+        num_steps=num_steps,
+        where=where,
+        record_every=record_every,
+        recorders=recorders,
+        target_loss=target_loss,
+        gradient_tolerance=gradient_tolerance,
+    )
+
+
+def train(
+    objective: Callable[[Any], Float[Array, ""]],
+    network: PyTree,
+    optimiser: Any,
+    *,
+    num_steps: int,
+    learning_rate: Any = None,
+    where: Callable | None = None,
+    record_every: int = 1,
+    recorders: Mapping[str, Any] | None = None,
+    target_loss: Any = None,
+    gradient_tolerance: Any = None,
+) -> Trajectory:
+    r"""Full-batch training with an optimiser of optax.
+
+    `train(loss, net, optax.adam, learning_rate=1e-3, num_steps=1000)`: an optimiser
+    that is made from its step size takes it as a traced number, so another one, or a
+    `jax.vmap` over many, compiles nothing. An `optax.GradientTransformation` given
+    whole (`optax.adam(1e-3)`) compiles anew for each object. Optimisers that look along
+    a line (`optax.lbfgs`) get the loss they need.
+
+    Args:
+        objective: network → scalar; a module, so that its data are traced arguments.
+        network: θ₀.
+        optimiser: an `optax.GradientTransformation`, or a function of the step size
+            that returns one.
+        num_steps: see `gradient_descent`, like all below.
+        learning_rate: for an optimiser that is made from it.
+        where: the trained leaves.
+        record_every: steps between two records.
+        recorders: name → recorder.
+        target_loss: stop at this loss.
+        gradient_tolerance: stop at this gradient norm.
+
+    Raises:
+        TypeError: a step size for an optimiser that has its own, or none for one that
+            is made from it.
+        ValueError: as `gradient_descent`.
+        MemoryRefusedError: more records than there is memory for.
+
+    Cost: that of `gradient_descent` and of the optimiser's own work.
+    """
+    _check_optimiser(optimiser, learning_rate)
     trained, rest, rate = begin(network, learning_rate, num_steps, where)
-    return _descend(objective, trained, rest, rate, num_steps)
+    plan = Plan(num_steps, check_interval(record_every, num_steps))
+    goal = goal_of(target_loss, gradient_tolerance, trained)
+    return _train(
+        objective, trained, rest, rate, optimiser, plan, goal, dict(recorders or {})
+    )
+
+
+def _check_optimiser(optimiser: Any, learning_rate: Any) -> None:
+    whole = isinstance(optimiser, optax.GradientTransformation)
+    if not whole and not callable(optimiser):
+        msg = (
+            f"optimiser is {optimiser!r}; expected an optax.GradientTransformation, or "
+            "a function of the step size that returns one, such as optax.adam."
+        )
+        raise TypeError(msg)
+    if whole and learning_rate is not None:
+        msg = (
+            "learning_rate was given to an optimiser that has its own; leave it out, "
+            "or pass the function that makes the optimiser, such as optax.adam."
+        )
+        raise TypeError(msg)
+    if not whole and learning_rate is None:
+        msg = "learning_rate is missing; the optimiser is made from it."
+        raise TypeError(msg)
 
 
 def begin(
     network: PyTree, learning_rate: Any, num_steps: int, where: Callable | None
-) -> tuple[PyTree, PyTree, Array]:
+) -> tuple[PyTree, PyTree, Array | None]:
     """Checked arguments: the trained leaves, the others, the step size."""
-    if num_steps < 1:
-        msg = f"num_steps is {num_steps}; expected at least 1."
-        raise ValueError(msg)
+    check_count(num_steps, "num_steps")
+    trained, rest = eqx.partition(network, where_spec(network, where))
+    return trained, rest, _rate(learning_rate, trained)
+
+
+def _rate(learning_rate: Any, trained: PyTree) -> Array | None:
+    if learning_rate is None:
+        return None
     if is_concrete(learning_rate) and jnp.ndim(learning_rate) == 0:
         check_positive(float(learning_rate), "learning_rate")
-    trained, rest = eqx.partition(network, where_spec(network, where))
+    rate = jnp.asarray(learning_rate, jax.tree.leaves(trained)[0].dtype)
+    if rate.ndim:
+        msg = (
+            f"learning_rate has shape {rate.shape}; expected a number. Use jax.vmap or "
+            "jaxrelu.dynamics.sweep for many step sizes."
+        )
+        raise ValueError(msg)
+    return rate
+
+
+def check_count(value: Any, name: str) -> None:
+    """Raises unless ``value`` is a whole number of at least 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        msg = f"{name} is {value!r}; expected a whole number."
+        raise TypeError(msg)
+    if value < 1:
+        msg = f"{name} is {value}; expected at least 1."
+        raise ValueError(msg)
+
+
+def check_interval(record_every: int, num_steps: int) -> int:
+    """At most the number of steps."""
+    check_count(record_every, "record_every")
+    return min(int(record_every), int(num_steps))
+
+
+def goal_of(target_loss: Any, gradient_tolerance: Any, trained: PyTree) -> Goal:
+    """Tolerances as traced numbers, so that another one compiles nothing."""
     dtype = jax.tree.leaves(trained)[0].dtype
-    return trained, rest, jnp.asarray(learning_rate, dtype)
+
+    def number(value, name):
+        if value is None:
+            return None
+        known = is_concrete(value) and jnp.ndim(value) == 0
+        if known and not 0 <= float(value) < math.inf:
+            msg = f"{name} is {value}; expected a finite number of at least 0."
+            raise ValueError(msg)
+        return jnp.asarray(value, dtype)
+
+    return Goal(
+        number(target_loss, "target_loss"),
+        number(gradient_tolerance, "gradient_tolerance"),
+    )
 
 
 @eqx.filter_jit
-def _descend(
-    objective: Callable, start: PyTree, rest: PyTree, rate: Array, num_steps: int
+def _train(
+    objective: Callable,
+    start: PyTree,
+    rest: PyTree,
+    rate: Array | None,
+    optimiser: Any,
+    plan: Plan,
+    goal: Goal,
+    recorders: dict[str, Any],
 ) -> Trajectory:
-    optimiser = optax.sgd(rate)
+    made = optimiser if rate is None else optimiser(rate)
+    made = optax.with_extra_args_support(made)
 
     def loss_of(trained):
         return objective(eqx.combine(trained, rest))
 
-    def advance(trained, state, _):
-        loss, gradient = jax.value_and_grad(loss_of)(trained)
-        update, state = optimiser.update(gradient, state)
-        return loss, update, state
+    def advance(trained, state, step):  # noqa: ARG001
+        loss, gradient = evaluate(objective, trained, rest)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integers
+            update, state = made.update(
+                gradient, state, trained, value=loss, grad=gradient, value_fn=loss_of
+            )
+        return Move(loss, gradient, update, state)
 
-    draws = jnp.arange(num_steps)
-    state = optimiser.init(start)
-    return record(loss_of, advance, start, state, draws, rest, rate)
-
-
-def record(
-    loss_of: Callable,
-    advance: Callable,
-    start: PyTree,
-    state: PyTree,
-    draws: PyTree,
-    rest: PyTree,
-    rate: Array,
-) -> Trajectory:
-    """Scans ``advance`` and records losses, distances and path lengths.
-
-    ``advance(trained, state, draw)`` gives the loss at ``trained``, the displacement
-    and the next state; one draw for each step.
-    """
-
-    def step(carry, draw):
-        trained, state, path = carry
-        loss, update, state = advance(trained, state, draw)
-        moved = optax.apply_updates(trained, update)
-        now = (loss, _distance(trained, start), path)
-        return (moved, state, path + optax.tree.norm(update)), now
-
-    first = (start, state, jnp.zeros_like(rate))
-    (end, _, path), records = jax.lax.scan(step, first, draws)
-    last = (loss_of(end), _distance(end, start), path)
-    losses, distances, lengths = jax.tree.map(
-        lambda many, one: jnp.append(many, one), records, last
+    return follow(
+        objective,
+        start,
+        rest,
+        advance,
+        made.init(start),
+        plan,
+        goal=goal,
+        recorders=recorders,
+        rate=rate,
     )
-    finite = jnp.isfinite(losses).all() & jnp.isfinite(distances).all()
-    result = RESULTS.where(
-        finite,
-        RESULTS.successful,  # pyright: ignore[reportArgumentType]
-        RESULTS.diverged,  # pyright: ignore[reportArgumentType]
-    )
-    return Trajectory(
-        eqx.combine(end, rest),
-        losses,
-        distances,
-        lengths,
-        result,
-        rate,
-    )
-
-
-def _distance(one: PyTree, two: PyTree) -> Array:
-    return optax.tree.norm(jax.tree.map(jnp.subtract, one, two))

@@ -20,7 +20,9 @@ import jax.random as jrandom
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from jaxrelu._checks import check_positive, is_concrete
-from jaxrelu.dynamics._descent import Trajectory, begin, record
+from jaxrelu.dynamics._descent import begin
+from jaxrelu.dynamics._engine import Goal, Move, Plan, follow
+from jaxrelu.dynamics._trajectory import Trajectory, evaluate
 
 
 class PerturbationParameters(eqx.Module):
@@ -82,6 +84,9 @@ def perturbed_gradient_descent(
     if any(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(trained)):
         msg = "a trained leaf is a scalar; expected neurons along the last axis."
         raise ValueError(msg)
+    if rate is None:
+        msg = "learning_rate is None; expected a positive number."
+        raise ValueError(msg)
     size = jnp.asarray(noise, rate.dtype)
     return _descend(objective, trained, rest, rate, size, key, num_steps)
 
@@ -96,24 +101,33 @@ def _descend(
     key: PRNGKeyArray,
     num_steps: int,
 ) -> Trajectory:
-    def loss_of(trained):
-        return objective(eqx.combine(trained, rest))
+    steps = jrandom.split(key, num_steps)
 
-    def advance(trained, state, key):
+    def advance(trained, state, step):
         leaves, structure = jax.tree.flatten(trained)
-        keys = jrandom.split(key, len(leaves))
+        keys = jrandom.split(steps[step], len(leaves))
         moves = [
             jnp.broadcast_to(size * _neuron_noise(key, leaf), leaf.shape)
             for key, leaf in zip(keys, leaves, strict=True)
         ]
         noise = jax.tree.unflatten(structure, moves)
         shaken = jax.tree.map(jnp.add, trained, noise)
-        gradient = jax.grad(loss_of)(shaken)
+        _, gradient = evaluate(objective, shaken, rest)
         update = jax.tree.map(lambda move, g: move - rate * g, noise, gradient)
-        return loss_of(trained), update, state
+        loss, _ = evaluate(objective, trained, rest)
+        return Move(loss, gradient, update, state)
 
-    keys = jrandom.split(key, num_steps)
-    return record(loss_of, advance, start, None, keys, rest, rate)
+    return follow(
+        objective,
+        start,
+        rest,
+        advance,
+        None,
+        Plan(num_steps, 1),
+        goal=Goal(None, None),
+        recorders={},
+        rate=rate,
+    )
 
 
 def _neuron_noise(key: PRNGKeyArray, leaf: Array) -> Array:

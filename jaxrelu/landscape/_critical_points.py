@@ -13,13 +13,13 @@ from jaxrelu._checks import (
     check_positive,
     check_rank,
 )
+from jaxrelu._devices import Devices, local_devices
 from jaxrelu._results import throw_if_failed
 from jaxrelu.landscape._classification import CriticalPoints, classify
-from jaxrelu.landscape._first_order import Devices, Problem
+from jaxrelu.landscape._first_order import Problem
 from jaxrelu.landscape._runs import (
     Runs,
     Settings,
-    local_devices,
     search,
     starting_weights,
 )

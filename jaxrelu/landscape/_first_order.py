@@ -13,20 +13,18 @@ does not.
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxrelu._devices import Devices, over_devices
 from jaxrelu._products import matmul
 from jaxrelu.objectives import PopulationLoss
 
 
-Devices = tuple[Any, ...]  # of jax.Device, which is no type for a checker
 STATUS = ("below the tolerance", "out of steps", "diverged")
 _CHUNK = 16  # steps between two looks at who has finished
 _HALVINGS = 6
@@ -282,26 +280,6 @@ def descend_block(
         lambda state: jnp.any(state.index < count), advance, state
     )
     return done.results
-
-
-def over_devices(function: Any, devices: Devices) -> Any:
-    """``function(shared, block) -> block`` with the blocks' rows split over devices.
-
-    Every device runs its rows by itself: nothing is exchanged, so no loop waits for
-    another device at each step. The number of rows must be a multiple of the devices.
-    """
-    if len(devices) == 1:
-        return function
-    axes = (AxisType.Auto,)
-    mesh = Mesh(np.array(devices), ("runs",), axis_types=axes)
-    rows = PartitionSpec("runs")
-    return jax.shard_map(
-        function,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), rows),
-        out_specs=rows,
-        check_vma=False,
-    )
 
 
 @functools.partial(jax.jit, static_argnames=("slots", "devices"))

@@ -20,12 +20,11 @@ import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxrelu._devices import Devices, over_devices
 from jaxrelu._products import matmul
 from jaxrelu.landscape._first_order import (
-    Devices,
     Problem,
     gradients,
-    over_devices,
 )
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss

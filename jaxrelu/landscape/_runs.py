@@ -11,11 +11,11 @@ import jax.random as jrandom
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from jaxrelu._devices import Devices
 from jaxrelu._memory import require_bytes
 from jaxrelu._results import RESULTS
 from jaxrelu.landscape._first_order import (
     Descent,
-    Devices,
     Problem,
     descend,
     gradients,
@@ -124,12 +124,6 @@ def outcomes(converged: Bool[Array, ""], diverged: Bool[Array, ""]) -> RESULTS:
     success: Any = RESULTS.successful
     other: Any = RESULTS.where(diverged, RESULTS.diverged, RESULTS.no_convergence)
     return RESULTS.where(converged, success, other)
-
-
-def local_devices() -> Devices:
-    """The devices of this process on JAX's default platform."""
-    default = jnp.zeros(()).devices().pop()
-    return tuple(d for d in jax.local_devices() if d.platform == default.platform)
 
 
 class Settings(eqx.Module):

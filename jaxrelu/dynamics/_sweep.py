@@ -1,0 +1,239 @@
+"""Many runs at once: seeds × hyper-parameters, over all devices."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jrandom
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from jaxrelu._devices import Devices, local_devices, over_devices
+from jaxrelu.dynamics._descent import check_count
+
+
+class Sweep(eqx.Module):
+    """The results of all runs, and where each belongs.
+
+    Attributes:
+        values: what the function returned, every array with the axes ``dims`` in front.
+        coords: the values along each axis; for the seeds their numbers.
+        dims: names of the axes, ``"seed"`` first.
+    """
+
+    values: PyTree
+    coords: dict[str, PyTree]
+    dims: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of runs along each axis."""
+        return tuple(_length(self.coords[name], name) for name in self.dims)
+
+
+def sweep(
+    function: Callable[..., PyTree],
+    key: PRNGKeyArray,
+    num_seeds: int,
+    grid: Mapping[str, PyTree] | None = None,
+    *,
+    devices: Sequence[Any] | None = None,
+    batch_size: int | None = None,
+    lanes: int | None = None,
+) -> Sweep:
+    r"""``function(key, **point)`` for every seed and every point of a grid.
+
+        def run(key, learning_rate):
+            net = Shallow.init(key, d=20, k=50)
+            return gradient_descent(loss, net, learning_rate=learning_rate, ...)
+
+        sweep(run, key, 32, {"learning_rate": jnp.array([0.1, 0.2, 0.4])})
+
+    Seed i runs with ``jax.random.fold_in(key, i)`` at every point of the grid, so
+    points are compared on the same draws, and results depend neither on the number of
+    seeds, nor on devices, batches or lanes, except for rounding: products of another
+    batch may be summed in another order.
+
+    Args:
+        function: traced once under `jax.vmap`, so every run has the same shapes and
+            static settings. Large data are best arguments of a grid axis or leaves of
+            ``function`` itself (a module or an `equinox.Partial`); arrays that a plain
+            function closes over become constants of the program. Another function
+            object is compiled anew.
+        key: PRNG key.
+        num_seeds: s, at least 1.
+        grid: name → values along the first axis of an array or of every array of a
+            pytree (step sizes, stacked networks, data sets of equal shape). Points are
+            all combinations.
+        devices: where to run; None takes all devices of this process on the default
+            platform. Runs are split evenly and nothing is exchanged, so a run that ends
+            early waits for nobody on another device. A CPU is one device unless
+            ``jax.config.update("jax_num_cpu_devices", ...)`` came first.
+        batch_size: runs at once on a device, to bound memory; None takes all.
+        lanes: dispatches under way at once on one device, from threads; None takes the
+            number of cores if there is one device and it is a CPU, else 1. A batched
+            product occupies one core.
+
+    Returns:
+        A `Sweep`; `jaxrelu.experiments.to_xarray` labels it.
+
+    Raises:
+        ValueError: no seeds, an empty axis, an axis whose arrays differ in length.
+
+    Cost: that of the runs; one compilation for each number of runs per dispatch.
+    """
+    check_count(num_seeds, "num_seeds")
+    axes = dict(grid or {})
+    if "seed" in axes:
+        msg = "the grid has an axis called 'seed', which num_seeds already is."
+        raise ValueError(msg)
+    lengths = {name: _length(values, name) for name, values in axes.items()}
+    shape = (num_seeds, *lengths.values())
+    total = math.prod(shape)
+    places = tuple(devices) if devices else local_devices()
+    lanes = _lanes(lanes, places, total)
+    rows = _rows(total, len(places), lanes, batch_size)
+    index = np.minimum(np.arange(-(-total // rows) * rows), total - 1)
+    where = np.stack(np.unravel_index(index, shape), axis=1).astype(np.int32)
+    blocks = where.reshape(-1, rows, len(shape))
+    found = _all_blocks(function, key, axes, places, blocks, lanes)
+    values = jax.tree.map(
+        lambda *parts: (
+            _joined(parts, total, shape) if eqx.is_array(parts[0]) else parts[0]
+        ),
+        *found,
+    )
+    coords = {"seed": jnp.arange(num_seeds, dtype=jnp.int32), **axes}
+    return Sweep(values, coords, ("seed", *axes))
+
+
+def _length(values: PyTree, name: str) -> int:
+    lengths = {
+        np.shape(leaf)[0] if np.ndim(leaf) else None
+        for leaf in jax.tree.leaves(values)
+        if eqx.is_array_like(leaf)
+    }
+    if len(lengths) != 1 or None in lengths or 0 in lengths:
+        found = sorted(map(str, lengths))
+        msg = (
+            f"the axis {name!r} of the grid has first axes of length {found}; expected "
+            "one length of at least 1 for all of its arrays. Stack the values."
+        )
+        raise ValueError(msg)
+    return int(lengths.pop() or 0)
+
+
+def _lanes(lanes: int | None, places: Devices, total: int) -> int:
+    if lanes is not None:
+        check_count(lanes, "lanes")
+        return min(lanes, total)
+    if {place.platform for place in places} != {"cpu"} or len(places) > 1:
+        return 1
+    with contextlib.suppress(AttributeError):  # not on every system
+        return min(len(os.sched_getaffinity(0)), total)
+    return min(os.cpu_count() or 1, total)
+
+
+def _rows(total: int, devices: int, lanes: int, batch_size: int | None) -> int:
+    """Runs in a dispatch: a multiple of the devices, dispatches of equal size."""
+    each = -(-total // (devices * lanes))
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
+        each = min(each, batch_size)
+    dispatches = -(-total // (devices * each))
+    return devices * -(-total // (devices * dispatches))
+
+
+def _all_blocks(
+    function: Callable,
+    key: PRNGKeyArray,
+    axes: dict[str, PyTree],
+    places: Devices,
+    blocks: np.ndarray,
+    lanes: int,
+) -> list[PyTree]:
+    # committed to the first device, so that a choice of one device is kept
+    home = places[0]
+    key, axes = eqx.filter_shard((key, axes), home) if len(places) == 1 else (key, axes)
+
+    def run(block: np.ndarray) -> PyTree:
+        return _block(function, key, axes, places, jnp.asarray(block))
+
+    first = run(blocks[0])  # compiles; the lanes find the program
+    if lanes == 1:
+        return [first, *(jax.block_until_ready(run(block)) for block in blocks[1:])]
+    settings = _settings()
+
+    def lane(block: np.ndarray) -> PyTree:
+        with settings():
+            return jax.block_until_ready(run(block))
+
+    # a thread's dispatches run one after the other, so every lane is a thread
+    with ThreadPoolExecutor(lanes) as pool:
+        waiting = pool.submit(jax.block_until_ready, first)
+        others = list(pool.map(lane, blocks[1:]))
+        waiting.result()
+    return [first, *others]
+
+
+def _settings() -> Callable:
+    """JAX's settings of this thread, for other threads."""
+    settings: Any = jax.config  # its attributes are not declared
+    wide, precision = settings.jax_enable_x64, settings.jax_default_matmul_precision
+
+    @contextlib.contextmanager
+    def same() -> Iterator[None]:
+        with jax.enable_x64(wide), jax.default_matmul_precision(precision):
+            yield
+
+    return same
+
+
+@eqx.filter_jit
+def _block(
+    function: Callable,
+    key: PRNGKeyArray,
+    axes: dict[str, PyTree],
+    places: Devices,
+    index: Int[Array, "rows dims"],
+) -> PyTree:
+    static = []
+    function_arrays, function_rest = eqx.partition(function, eqx.is_array)
+    axes_arrays, axes_rest = eqx.partition(axes, eqx.is_array_like)
+
+    def one(shared, place):
+        arrays, key, axes = shared
+        point = {
+            name: eqx.combine(
+                jax.tree.map(lambda x, at=at: jnp.asarray(x)[at], values),
+                axes_rest[name],
+            )
+            for (name, values), at in zip(axes.items(), place[1:], strict=True)
+        }
+        call = eqx.combine(arrays, function_rest)
+        found = call(jrandom.fold_in(key, place[0]), **point)
+        arrays, rest = eqx.partition(found, eqx.is_array)
+        static.append(rest)
+        return arrays
+
+    def rows(shared, index):
+        return jax.vmap(one, in_axes=(None, 0))(shared, index)
+
+    shared = (function_arrays, key, axes_arrays)
+    arrays = over_devices(rows, places)(shared, index)
+    return eqx.combine(arrays, static[-1])
+
+
+def _joined(parts: tuple, total: int, shape: tuple[int, ...]) -> Array:
+    if jnp.issubdtype(parts[0].dtype, jax.dtypes.prng_key):
+        data = [jrandom.key_data(part) for part in parts]
+        kind = jrandom.key_impl(parts[0])
+        return jrandom.wrap_key_data(_joined(tuple(data), total, shape), impl=kind)
+    host = np.concatenate([np.asarray(part) for part in parts])[:total]
+    return jnp.asarray(host.reshape(*shape, *host.shape[1:]))
