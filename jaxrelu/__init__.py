@@ -18,7 +18,10 @@ from jaxrelu.dynamics import (
     gradient_descent as gradient_descent,
 )
 from jaxrelu.landscape import (
+    dominance as dominance,
     find_critical_points as find_critical_points,
+    one_point_convexity as one_point_convexity,
+    regularity as regularity,
     symmetric_minimum as symmetric_minimum,
 )
 from jaxrelu.networks import (

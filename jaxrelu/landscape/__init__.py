@@ -39,6 +39,11 @@ from jaxrelu.landscape._direction_search import (
     slack_statistic as slack_statistic,
     worst_direction as worst_direction,
 )
+from jaxrelu.landscape._dominance import (
+    Dominance as Dominance,
+    dominance as dominance,
+    strong_convexity_in_ball as strong_convexity_in_ball,
+)
 from jaxrelu.landscape._escape import (
     Escape as Escape,
     escape as escape,
@@ -77,6 +82,9 @@ from jaxrelu.landscape._implications import (
     secant_from_quasi_strong as secant_from_quasi_strong,
     secant_from_regularity as secant_from_regularity,
 )
+from jaxrelu.landscape._jacobian_lipschitz import (
+    jacobian_lipschitz as jacobian_lipschitz,
+)
 from jaxrelu.landscape._minimum_certificate import (
     MinimumCertificate as MinimumCertificate,
     MinimumCondition as MinimumCondition,
@@ -97,6 +105,10 @@ from jaxrelu.landscape._new_neuron import (
     OriginMaximum as OriginMaximum,
     new_neuron_descent as new_neuron_descent,
     origin_maximum as origin_maximum,
+)
+from jaxrelu.landscape._one_point import (
+    OnePoint as OnePoint,
+    one_point_convexity as one_point_convexity,
 )
 from jaxrelu.landscape._parallel_pair import (
     ParallelPair as ParallelPair,
@@ -127,6 +139,10 @@ from jaxrelu.landscape._rates import (
     descent_rate as descent_rate,
     flow_gap as flow_gap,
     path_length as path_length,
+)
+from jaxrelu.landscape._regularity import (
+    Regularity as Regularity,
+    regularity as regularity,
 )
 from jaxrelu.landscape._runs import (
     POLISHED_BY as POLISHED_BY,
