@@ -23,7 +23,7 @@ class Flow(eqx.Module):
         network: $\theta(T)$ at the last time; of a flow that was given up, where that
             was.
         times: t, (r,).
-        losses: $L(\theta(t))$, (r,). Times not reached repeat the last record.
+        losses: $L(\theta(t))$, (r,). Times not reached repeat the last record, or the start.
         distances: $\|\theta(t) - \theta(0)\|_2$ over the trained leaves, (r,).
         path_lengths: $\int_0^t \|\nabla L(\theta(s))\|_2\,ds$, (r,).
         result: `RESULTS.successful`; `RESULTS.no_convergence` when the solver ran out
@@ -160,7 +160,7 @@ def _flow(
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         saveat=diffrax.SaveAt(
             subs=[
-                diffrax.SubSaveAt(ts=times, fn=record),
+                diffrax.SubSaveAt(t0=True, ts=times, fn=record),
                 diffrax.SubSaveAt(t1=True, fn=lambda *now: now[1][0]),
             ]
         ),
@@ -171,9 +171,10 @@ def _flow(
     ts: Any = solution.ts
     (losses, distances, lengths, seen), ends = ys
     there = jnp.isfinite(ts[0]) & jnp.isfinite(losses)
-    reached = jnp.sum(jnp.cumprod(there.astype(jnp.int32)), dtype=jnp.int32)
-    index = jnp.arange(times.shape[0], dtype=jnp.int32)
-    index = jnp.clip(jnp.minimum(index, reached - 1), 0)
+    saved = jnp.sum(jnp.cumprod(there.astype(jnp.int32)), dtype=jnp.int32)
+    reached = jnp.maximum(saved - 1, 0)  # the first is the start
+    index = jnp.arange(1, times.shape[0] + 1, dtype=jnp.int32)
+    index = jnp.minimum(index, reached)
     out_of_steps = solution.result == diffrax.RESULTS.max_steps_reached
     success: Any = RESULTS.successful
     diverged: Any = RESULTS.diverged

@@ -158,12 +158,13 @@ def _all_blocks(
     blocks: np.ndarray,
     lanes: int,
 ) -> list[PyTree]:
+    names = tuple(axes)  # a pytree of the axes forgets their order
     # committed to the first device, so that a choice of one device is kept
     home = places[0]
     key, axes = eqx.filter_shard((key, axes), home) if len(places) == 1 else (key, axes)
 
     def run(block: np.ndarray) -> PyTree:
-        return _block(function, key, axes, places, jnp.asarray(block))
+        return _block(function, key, axes, names, places, jnp.asarray(block))
 
     first = run(blocks[0])  # compiles; the lanes find the program
     if lanes == 1:
@@ -200,6 +201,7 @@ def _block(
     function: Callable,
     key: PRNGKeyArray,
     axes: dict[str, PyTree],
+    names: tuple[str, ...],
     places: Devices,
     index: Int[Array, "rows dims"],
 ) -> PyTree:
@@ -211,10 +213,10 @@ def _block(
         arrays, key, axes = shared
         point = {
             name: eqx.combine(
-                jax.tree.map(lambda x, at=at: jnp.asarray(x)[at], values),
+                jax.tree.map(lambda x, i=i: jnp.asarray(x)[place[i]], axes[name]),
                 axes_rest[name],
             )
-            for (name, values), at in zip(axes.items(), place[1:], strict=True)
+            for i, name in enumerate(names, 1)
         }
         call = eqx.combine(arrays, function_rest)
         found = call(jrandom.fold_in(key, place[0]), **point)

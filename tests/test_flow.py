@@ -1,0 +1,106 @@
+"""Gradient flow against the matrix exponential, and descent with small steps."""
+
+import builtins
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_training import problem
+
+import jaxrelu as jr
+from jaxrelu import dynamics
+
+
+def test_linear_model_is_a_matrix_exponential(dtype):
+    r"""Training v alone: r(t) = exp(-t Phi Phi^T) r(0), distance and path by modes."""
+    loss, network = problem(dtype)
+    times = np.array([0.0, 0.3, 1.0, 4.0])
+    flow = dynamics.gradient_flow(
+        loss,
+        network,
+        jnp.asarray(times, dtype),
+        where=lambda net: net.outer,
+        recorders={"residual": dynamics.ResidualNorm(), "time": lambda now: now.step},
+    )
+    X = np.asarray(loss.data.inputs, np.float64)
+    features = np.logaddexp(0, X @ np.asarray(network.inner, np.float64).T)
+    v = np.asarray(network.outer, np.float64)
+    start = features @ v - np.asarray(loss.data.targets, np.float64)
+    values, vectors = np.linalg.eigh(features.T @ features)
+    pull = vectors.T @ (features.T @ start)
+    tolerance = 1e-6 if dtype == np.float64 else 3e-3
+
+    def moved(t):
+        return vectors @ (np.expm1(-values * t) / values * pull)
+
+    for i, t in enumerate(times):
+        residual = start + features @ moved(t)
+        assert float(flow.losses[i]) == pytest.approx(
+            0.5 * residual @ residual, rel=tolerance
+        )
+        assert float(flow.records["residual"][i]) == pytest.approx(
+            np.linalg.norm(residual), rel=tolerance
+        )
+        assert float(flow.distances[i]) == pytest.approx(
+            np.linalg.norm(moved(t)), rel=tolerance, abs=tolerance
+        )
+        fine = np.linspace(0, t, 40001)
+        speed = np.linalg.norm(np.exp(-np.outer(fine, values)) * pull, axis=1)
+        assert float(flow.path_lengths[i]) == pytest.approx(
+            np.trapezoid(speed, fine), rel=tolerance, abs=tolerance
+        )
+    np.testing.assert_allclose(
+        flow.network.outer, v + moved(4.0), rtol=tolerance, atol=tolerance
+    )
+    np.testing.assert_allclose(flow.records["time"], times, rtol=1e-6)
+    assert flow.losses.dtype == dtype
+    assert (np.asarray(flow.network.inner) == np.asarray(network.inner)).all()
+    assert bool(flow.result == jr.RESULTS.successful)
+    assert int(flow.reached) == 4
+
+
+def test_descent_with_small_steps_and_too_few_solver_steps(float64):
+    """First order in the step; a solver that gives up says so and holds no NaN."""
+    F = jr.PopulationLoss(jr.Shallow.orthonormal(2))
+    student = jr.Shallow(jnp.asarray([[1.0, 0.4], [-0.3, 0.8]]), jnp.ones(2))
+    times = jnp.asarray([1.0, 2.0])
+    flow, short = (
+        dynamics.gradient_flow(F, student, times, max_steps=steps)
+        for steps in (1000, 3)
+    )
+    runs = [
+        jr.gradient_descent(
+            F, student, learning_rate=2 / steps, num_steps=steps, record_every=steps
+        ).losses[-1]
+        for steps in (200, 400)
+    ]
+    extrapolated = 2 * runs[1] - runs[0]
+    assert float(flow.losses[-1]) == pytest.approx(float(extrapolated), abs=3e-7)
+    assert abs(float(runs[1] - flow.losses[-1])) > 3e-6
+    assert bool(short.result == jr.RESULTS.no_convergence)
+    assert int(short.reached) < 2
+    assert np.isfinite(jnp.concatenate([short.losses, short.distances])).all()
+    assert np.isfinite(short.network.inner).all()
+
+
+@pytest.mark.parametrize(
+    "times", [[], [1.0, 1.0], [-1.0, 1.0], [0.0], [1.0, float("nan")], [[1.0]]]
+)
+def test_bad_times_are_refused(times, float64):
+    loss, network = problem(float64)
+    with pytest.raises(ValueError, match="times is"):
+        dynamics.gradient_flow(loss, network, times)
+
+
+def test_without_diffrax_the_extra_is_named(float64, monkeypatch):
+    loss, network = problem(float64)
+    real = builtins.__import__
+
+    def absent(name, *rest, **more):
+        if name == "diffrax":
+            raise ImportError(name)
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(ImportError, match=r"jaxrelu\[flow\]"):
+        dynamics.gradient_flow(loss, network, jnp.ones(1))

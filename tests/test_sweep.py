@@ -1,0 +1,154 @@
+"""Sweeps: the same numbers on any devices, and those of single runs."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jrandom
+import numpy as np
+import pytest
+from test_training import problem
+
+import jaxrelu as jr
+from jaxrelu import dynamics
+
+
+class Run(eqx.Module):
+    """A short training from a random start; the data are leaves of the function."""
+
+    loss: jr.SquaredLoss
+
+    def __call__(self, key, learning_rate):
+        network = jr.Shallow.init(key, d=4, k=4, dtype=self.loss.data.dtype)
+        path = jr.gradient_descent(
+            self.loss,
+            network,
+            learning_rate=learning_rate,
+            num_steps=60,
+            record_every=25,
+            target_loss=1.8,
+        )
+        return {"run": path, "draw": network.inner[0, 0], "key": key}
+
+
+RATES = (0.05, 0.4, 1e20)
+
+
+@pytest.fixture(scope="module")
+def swept():
+    """On all 8 devices, on one, and on one in 2 lanes of small batches."""
+    with jax.enable_x64(True):
+        loss, _ = problem(jnp.dtype("float64"))
+        key = jrandom.key(5)
+        grid = {"learning_rate": jnp.asarray(RATES)}
+        one = jax.devices()[1:2]
+        yield (
+            loss,
+            key,
+            [
+                dynamics.sweep(Run(loss), key, 3, grid),
+                dynamics.sweep(Run(loss), key, 3, grid, devices=one, lanes=1),
+                dynamics.sweep(
+                    Run(loss), key, 3, grid, devices=one, lanes=2, batch_size=2
+                ),
+            ],
+        )
+
+
+def numbers(tree):
+    arrays = eqx.filter(tree, eqx.is_array)
+    data = lambda x: (
+        jrandom.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    )
+    return [np.asarray(data(leaf)) for leaf in jax.tree.leaves(arrays)]
+
+
+def test_devices_and_batches_change_nothing(swept):
+    _, _, (first, *others) = swept
+    for other in others:
+        assert (other.values["draw"] == first.values["draw"]).all()
+        for one, two in zip(numbers(first), numbers(other), strict=True):
+            assert one.dtype == two.dtype
+            assert one.shape == two.shape
+            np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-12)
+
+
+def test_runs_are_those_done_one_by_one(swept):
+    loss, key, (found, *_) = swept
+    assert found.dims == ("seed", "learning_rate")
+    assert found.shape == (3, 3)
+    assert found.values["run"].losses.shape == (3, 3, 4)
+    single = eqx.filter_jit(Run(loss))
+    for seed in range(3):
+        own = jrandom.fold_in(key, seed)
+        for j, rate in enumerate(RATES):
+            alone = single(own, jnp.asarray(rate))["run"]
+            at = jax.tree.map(
+                lambda x, seed=seed, j=j: x[seed, j],
+                eqx.filter(found.values["run"], eqx.is_array),
+            )
+            for one, two in zip(numbers(alone), numbers(at), strict=True):
+                np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-12)
+    keys = jrandom.key_data(found.values["key"])
+    assert (keys[:, 0] == keys[:, 1]).all()
+    assert len(np.unique(np.asarray(found.values["draw"][:, 0]))) == 3
+
+
+def test_every_run_has_its_own_end(swept):
+    run = swept[2][0].values["run"]
+    diverged = np.asarray(run.result == jr.RESULTS.diverged)
+    assert diverged[:, 2].all()
+    assert not diverged[:, :2].any()
+    assert (np.asarray(run.diverged_at)[:, 2] > 0).all()
+    assert len(set(np.asarray(run.num_steps)[:, :2].ravel().tolist())) > 2
+    assert np.isfinite(run.losses).all()
+
+
+def test_more_seeds_keep_the_old_ones_and_pytrees_are_axes(dtype, getkey):
+    """Networks of equal shape along an axis; uneven numbers of runs over 8 devices."""
+    key = getkey()
+    networks = jax.vmap(lambda k: jr.Shallow.init(k, d=2, k=2, dtype=dtype).inner)(
+        jrandom.split(getkey(), 3)
+    )
+    data = {"X": jnp.ones((3, 5, 2), dtype), "name": "several"}
+
+    def norm(key, inner, data):
+        assert data["name"] == "several"
+        return jrandom.normal(key, (), dtype) + jnp.sum(inner**2) * data["X"][0, 0]
+
+    few = dynamics.sweep(norm, key, 2, {"inner": networks, "data": data})
+    more = dynamics.sweep(norm, key, 5, {"inner": networks, "data": data})
+    assert few.values.shape == (2, 3, 3)
+    assert few.values.dtype == dtype
+    np.testing.assert_allclose(more.values[:2], few.values, rtol=1e-6)
+    draws = jnp.stack(
+        [jrandom.normal(jrandom.fold_in(key, i), (), dtype) for i in range(5)]
+    )
+    expected = np.asarray(draws)[:, None] + (np.asarray(networks) ** 2).sum((1, 2))
+    np.testing.assert_allclose(more.values[:, :, 1], expected, rtol=1e-5)
+
+
+def test_default_lanes_are_the_cores_of_a_single_cpu():
+    one = tuple(jax.devices()[:1])
+    assert dynamics._sweep._lanes(None, one, 1) == 1
+    assert dynamics._sweep._lanes(None, one, 10**6) >= 1
+    assert dynamics._sweep._lanes(None, tuple(jax.devices()), 100) == 1
+    rows = dynamics._sweep._rows
+    assert rows(10, 1, 2, None) == 5
+    assert rows(10, 8, 1, None) == 16
+    assert rows(10, 1, 2, 3) == 3
+    assert rows(9, 1, 1, 4) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((0, {}), "num_seeds is 0"),
+        ((1, {"seed": np.ones(2)}), "called 'seed'"),
+        ((1, {"rate": np.ones(0)}), "axis 'rate'"),
+        ((1, {"rate": 1.0}), "axis 'rate'"),
+        ((1, {"rate": (np.ones(2), np.ones(3))}), "Stack the values"),
+    ],
+)
+def test_bad_grids_are_refused(arguments, words, getkey):
+    with pytest.raises(ValueError, match=words):
+        dynamics.sweep(lambda key, rate: rate, getkey(), *arguments)
