@@ -167,3 +167,4 @@ from jaxrelu.landscape._symmetric import (
     symmetric_minimum as symmetric_minimum,
 )
 from jaxrelu.landscape._symmetry import Isotropy as Isotropy
+from jaxrelu.landscape._worst_case import reduced_loss as reduced_loss

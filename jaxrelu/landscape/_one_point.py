@@ -72,7 +72,8 @@ def one_point_convexity(
 
     $\Delta = \theta - \theta^*$. The quotient at one point and, with a radius, the
     worst one in the Frobenius ball around the reference, sought as in `dominance`.
-    Where minimisers are not isolated no $\nu > 0$ holds on any neighbourhood, and the asymptotic value is 0.
+    Where minimisers are not isolated no $\nu > 0$ holds on any neighbourhood, and the
+    asymptotic value is 0.
 
     Args:
         objective: a `SquaredLoss`, a `PopulationLoss`, or any callable on the point.
@@ -184,7 +185,7 @@ def _one_point_search(
 
 
 def _certified(problem: Problem, radius: Any) -> Estimate | None:
-    r"""From $\langle\nabla f, \Delta\rangle = \int\Delta^\top H(\theta^*+t\Delta)\Delta$."""
+    r"""$\langle\nabla f, \Delta\rangle$ as a mean of $\Delta^\top H\Delta$."""
     network = problem.network(problem.centre)
     leaves = jax.tree.leaves((network, problem.objective, radius))
     if radius is None or not all(is_concrete(leaf) for leaf in leaves):

@@ -150,7 +150,7 @@ def problem_of(
         minimum = zero if isinstance(objective, PopulationLoss) else objective(point)
     minimum = jnp.asarray(minimum, dtype)
     found = Problem(objective, trained, rest, None, minimum, scale, kind)
-    if needs_gap:
+    if needs_gap and not isinstance(point, LinearNetwork | LinearResidualNetwork):
         _check_minimum(found)
     return found
 
