@@ -77,6 +77,10 @@ bench-scaling: $(VENV)/.bench ## time against n, k and d, with fitted exponents
 bench-hessian: $(VENV)/.bench ## Hessians and critical points, beside the same peers
 	$(PY) benchmarks/population_hessian.py $(ARGS)
 
+.PHONY: bench-sweep
+bench-sweep: $(VENV)/.bench ## many trainings at once, beside the same peers
+	$(PY) benchmarks/sweep.py $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: .venv-peers/.installed .venv-nt/.installed ## what the benchmark compares with
 

@@ -23,7 +23,8 @@ class Flow(eqx.Module):
         network: $\theta(T)$ at the last time; of a flow that was given up, where that
             was.
         times: t, (r,).
-        losses: $L(\theta(t))$, (r,). Times not reached repeat the last record, or the start.
+        losses: $L(\theta(t))$, (r,). Times not reached repeat what came
+            last.
         distances: $\|\theta(t) - \theta(0)\|_2$ over the trained leaves, (r,).
         path_lengths: $\int_0^t \|\nabla L(\theta(s))\|_2\,ds$, (r,).
         result: `RESULTS.successful`; `RESULTS.no_convergence` when the solver ran out
