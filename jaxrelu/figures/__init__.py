@@ -17,6 +17,11 @@ from jaxrelu.figures._comparison import (
     plot_comparison as plot_comparison,
     plot_scaling as plot_scaling,
 )
+from jaxrelu.figures._constants import (
+    plot_bounds as plot_bounds,
+    plot_depth as plot_depth,
+    plot_ratio as plot_ratio,
+)
 from jaxrelu.figures._landscape import (
     plot_families as plot_families,
     plot_multiplicities as plot_multiplicities,

@@ -228,4 +228,5 @@ def _better(old: AbstractCondition, new: AbstractCondition) -> AbstractCondition
     if isinstance(new, RegularityCondition):
         return old
     (name,) = vars(new)
-    return type(new)(jnp.maximum(getattr(old, name), getattr(new, name)))
+    kind: Any = type(new)
+    return kind(jnp.maximum(getattr(old, name), getattr(new, name)))

@@ -353,7 +353,8 @@ def ascend(
         slope = jnp.where(jnp.isfinite(slope), -slope, 0)
         with jax.numpy_dtype_promotion("standard"):  # optax counts steps in int32
             update, state = optimiser.update(slope, state)
-        return (project(u + update.astype(u.dtype)), state, best, most), None
+        move = jnp.asarray(update, u.dtype)
+        return (project(u + move), state, best, most), None
 
     def climb(u):
         u = project(u)
