@@ -3,6 +3,7 @@
 from jaxrelu import (
     activations as activations,
     data as data,
+    dynamics as dynamics,
     experiments as experiments,
     landscape as landscape,
     networks as networks,
@@ -16,6 +17,10 @@ from jaxrelu._results import RESULTS as RESULTS, Estimate as Estimate
 from jaxrelu.dynamics import (
     Trajectory as Trajectory,
     gradient_descent as gradient_descent,
+    gradient_flow as gradient_flow,
+    sgd as sgd,
+    sweep as sweep,
+    train as train,
 )
 from jaxrelu.landscape import (
     dominance as dominance,
