@@ -69,3 +69,12 @@ def check_positive(value: float | int, name: str) -> None:
     if not (np.isfinite(value) and value > 0):
         msg = f"{name} is {value}; expected a positive finite number."
         raise ValueError(msg)
+
+
+def row_of(values: Any, name: str) -> np.ndarray:
+    """``values`` as float64 of shape (r,); raises `ValueError` if they are no row."""
+    row = np.asarray(values, dtype=np.float64)
+    if row.ndim != 1 or row.size == 0:
+        msg = f"{name} has shape {row.shape}; expected (r,), r ≥ 1. Flatten it first."
+        raise ValueError(msg)
+    return row

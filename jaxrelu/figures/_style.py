@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxrelu._checks import row_of as row_of
+
 
 _PALETTE = (  # Okabe & Ito: told apart with any colour vision
     "#0072B2",
@@ -79,14 +81,6 @@ def colours(count: int, *, ordered: bool = False) -> list[Any]:
 
 def axes_of(ax: Any) -> Any:
     return panels()[1][0] if ax is None else ax
-
-
-def row_of(values: Any, name: str) -> np.ndarray:
-    row = np.asarray(values, dtype=np.float64)
-    if row.ndim != 1 or row.size == 0:
-        msg = f"{name} has shape {row.shape}; expected (r,), r ≥ 1. Flatten it first."
-        raise ValueError(msg)
-    return row
 
 
 def styles_of(styles: tuple, names: Mapping[str, Any] | None) -> list[Any]:

@@ -1,0 +1,316 @@
+r"""A grid of problems: cells, and the data and the start of every trial."""
+
+import itertools
+import json
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jrandom
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxrelu._checks import check_choice, check_positive
+from jaxrelu.activations import activation as activation_of
+from jaxrelu.data import (
+    Dataset,
+    cluster_signs,
+    clustered,
+    gaussian,
+    linear_teacher,
+    random_signs,
+    signs,
+    sphere,
+)
+from jaxrelu.data._arguments import check_size, floating_dtype
+from jaxrelu.experiments._cells import digest
+from jaxrelu.experiments._fitting import Problem
+from jaxrelu.networks._initializers import INNER, inner_weights, outer_weights
+
+
+MODELS = ("sphere", "gaussian", "clustered")
+LABELS = ("signs", "linear", "clusters", "given", "shuffled")
+OUTER = ("balanced", "signs", "gaussian")
+
+
+class Cell(NamedTuple):
+    r"""One kind of problem: sizes, network, data.
+
+    Attributes:
+        n: samples.
+        k: neurons.
+        d: input dimension.
+        activation: its name.
+        data: ``"sphere"``; ``"gaussian"``, entries $N(0, 1/d)$; ``"clustered"`` (see
+            `jaxrelu.data.clustered`); or the name of one of the grid's data sets, of
+            which every trial takes n rows without replacement.
+        labels: ``"signs"``, random ±1; ``"linear"``, the signs of a random linear
+            function; ``"clusters"``, one sign per cluster; for data sets ``"given"``,
+            or ``"shuffled"``, a random permutation of the given ones.
+        init: scheme of W₀, see `jaxrelu.networks.inner_weights`.
+        outer: ``"balanced"``, ``"signs"`` or ``"gaussian"``; see
+            `jaxrelu.networks.outer_weights`. The norm is $\lVert y\rVert/\sqrt n$.
+    """
+
+    n: int
+    k: int
+    d: int
+    activation: str = "softplus"
+    data: str = "sphere"
+    labels: str = "signs"
+    init: str = "gaussian"
+    outer: str = "balanced"
+
+    @property
+    def ratio(self) -> float:
+        """$kd/n$, weights over samples."""
+        return self.k * self.d / self.n
+
+    @property
+    def name(self) -> str:
+        """A word for file names, different for different cells."""
+        words = [self.activation, self.data, self.labels, self.init, self.outer]
+        plain = "-".join("".join(c for c in w if c.isalnum()) for w in words)
+        return f"{plain}-n{self.n}-k{self.k}-d{self.d}-{self.identity:08x}"
+
+    @property
+    def identity(self) -> int:
+        """32 bits that depend on the cell alone: they seed its trials."""
+        return zlib.crc32(json.dumps(tuple(self)).encode())
+
+
+class Grid(eqx.Module):
+    r"""Cells, and how each of their trials is run.
+
+    Attributes:
+        cells: no two alike.
+        trials: runs in a cell.
+        seed: of every random number.
+        tolerance: $\lVert r\rVert/\lVert y\rVert$ below which the data are fitted.
+        gd_steps: budget of gradient descent.
+        lm_steps: budget of Levenberg-Marquardt.
+        step_scale: descent's step over $n/(\lVert y\rVert^2\lVert X\rVert^2)$.
+        datasets: real data by name, targets (N,).
+        num_clusters: of clustered data.
+        radius: of their clusters.
+        delta: least separation of their centres.
+        dtype: floating; None takes JAX's default. float64 is advised.
+
+    Raises:
+        ValueError: no cells, or equal ones; unknown names; an odd k with balanced outer
+            weights; a data set with another d, or fewer than n rows; labels that do not
+            belong to the data; numbers that are not positive.
+    """
+
+    cells: tuple[Cell, ...]
+    trials: int = 10
+    seed: int = 0
+    tolerance: float = 1e-2
+    gd_steps: int = 30_000
+    lm_steps: int = 300
+    step_scale: float = 1.0
+    datasets: Mapping[str, Dataset] = eqx.field(default_factory=dict)
+    num_clusters: int = 4
+    radius: float = 0.1
+    delta: float = 0.5
+    dtype: Any = eqx.field(default=None, converter=floating_dtype)
+
+    def __check_init__(self):
+        for name in ("trials", "gd_steps", "lm_steps", "num_clusters"):
+            check_size(getattr(self, name), name)
+        for name in ("tolerance", "step_scale", "radius", "delta"):
+            check_positive(getattr(self, name), name)
+        if not self.cells or len(set(self.cells)) < len(self.cells):
+            msg = (
+                f"cells holds {len(self.cells)} cells, {len(set(self.cells))} of them "
+                "different; expected at least one, and no two alike."
+            )
+            raise ValueError(msg)
+        for cell in self.cells:
+            _check_cell(cell, self.datasets)
+
+    @classmethod
+    def product(
+        cls,
+        *,
+        k: Iterable[int] | int,
+        d: Iterable[int] | int,
+        n: Iterable[int] | int | None = None,
+        ratio: Iterable[float] | None = None,
+        activation: Iterable[str] | str = "softplus",
+        data: Iterable[str] | str = "sphere",
+        labels: Iterable[str] | str = "signs",
+        init: Iterable[str] | str = "gaussian",
+        outer: Iterable[str] | str = "balanced",
+        **settings: Any,
+    ) -> "Grid":
+        """Every combination; the other settings are those of `Grid`.
+
+        Args:
+            k: neurons, one number or several, like everything below.
+            d: input dimensions.
+            n: samples; exactly one of ``n`` and ``ratio``.
+            ratio: n/(kd), from which n is rounded; equal cells are merged.
+            activation: names.
+            data: names.
+            labels: names.
+            init: schemes.
+            outer: schemes.
+            **settings: ``trials``, ``seed``, and the other fields.
+
+        Raises:
+            ValueError: both or neither of ``n`` and ``ratio``, or what `Grid` refuses.
+        """
+        if (n is None) == (ratio is None):
+            msg = "Both or neither of n and ratio are given; expected exactly one."
+            raise ValueError(msg)
+        words = [_several(w) for w in (activation, data, labels, init, outer)]
+        cells = {}
+        for width, size, *rest in itertools.product(_several(k), _several(d), *words):
+            counts = _several(n) if ratio is None else _counts(ratio, width * size)
+            cells |= {Cell(int(m), width, size, *rest): None for m in counts}
+        return cls(tuple(cells), **settings)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything the results depend on, as JSON holds it."""
+        named = ("trials", "seed", "tolerance", "gd_steps", "lm_steps", "step_scale")
+        named += ("num_clusters", "radius", "delta")
+        return {
+            **{name: getattr(self, name) for name in named},
+            "dtype": np.dtype(self.dtype).name,
+            "cells": [list(cell) for cell in self.cells],
+            "datasets": {
+                name: [digest(data.inputs), digest(data.targets)]
+                for name, data in self.datasets.items()
+            },
+        }
+
+    def trial_key(self, cell: Cell, trial: Any) -> PRNGKeyArray:
+        """The key of one trial: from the seed, the cell itself, and the number.
+
+        So it does not depend on what else is in the grid, nor on any order.
+        """
+        of_cell = jrandom.fold_in(jrandom.key(self.seed), cell.identity)
+        return jrandom.fold_in(of_cell, trial)
+
+    def problems(self, cell: Cell, trials: Any = None) -> Problem:
+        """Data and start of the given trials of a cell (all of them by default).
+
+        Returns:
+            A batch, n rounded up to `padded`: the rows beyond n are masked.
+        """
+        trials = jnp.arange(self.trials) if trials is None else jnp.asarray(trials)
+        keys = jax.vmap(lambda t: self.trial_key(cell, t))(trials)
+        data = self.datasets.get(cell.data)
+        if data is not None:
+            data = (data.inputs.astype(self.dtype), data.targets.astype(self.dtype))
+        clusters = (min(self.num_clusters, cell.n), self.radius, self.delta)
+        like = cell._replace(n=padded(cell.n), activation="")
+        count = jnp.asarray(cell.n)  # traced: n itself compiles nothing anew
+        found = _draw(keys, count, data, like, clusters, np.dtype(self.dtype))
+        if not bool(jnp.isfinite(found.inputs).all()):
+            msg = (
+                f"The centres of {cell} were not found: delta = {self.delta} is too "
+                "much for random placement. Lower delta or num_clusters."
+            )
+            raise ValueError(msg)
+        return found
+
+
+def padded(n: int) -> int:
+    """The next multiple of 8, or of an eighth of the next power of two if larger.
+
+    Cells whose n round to the same number share a compiled program; from 32 on that is
+    at most a quarter more samples.
+    """
+    unit = max(8, 1 << max(n.bit_length() - 3, 0))
+    return -(-n // unit) * unit
+
+
+def _several(values: Any) -> tuple:
+    one = isinstance(values, str) or not isinstance(values, Iterable)
+    return (values,) if one else tuple(values)
+
+
+def _counts(ratios: Iterable[float], weights: int) -> list[int]:
+    return [max(1, round(ratio * weights)) for ratio in ratios]
+
+
+def _check_cell(cell: Cell, datasets: Mapping[str, Dataset]) -> None:
+    for name in ("n", "k", "d"):
+        check_size(getattr(cell, name), name)
+    activation_of(cell.activation)
+    check_choice(cell.init, INNER, "init")
+    check_choice(cell.outer, OUTER, "outer")
+    check_choice(cell.labels, LABELS, "labels")
+    check_choice(cell.data, (*MODELS, *datasets), "data")
+    problem = None
+    if cell.outer == "balanced" and cell.k % 2:
+        problem = "an even k for balanced outer weights"
+    elif cell.data == "clustered" and cell.d < 2:
+        problem = "d at least 2 for clustered data"
+    elif cell.labels == "clusters" and cell.data != "clustered":
+        problem = "clustered data for labels='clusters'"
+    elif cell.labels in ("given", "shuffled") and cell.data in MODELS:
+        problem = f"a data set for labels={cell.labels!r}"
+    elif cell.data in datasets:
+        data = datasets[cell.data]
+        if data.targets.ndim != 1:
+            problem = f"targets (N,) in {cell.data}, not {data.targets.shape}"
+        elif data.d != cell.d or data.n < cell.n:
+            problem = f"d = {data.d} and n at most {data.n}, as {cell.data} has"
+    if problem is not None:
+        msg = f"{cell} is refused: expected {problem}."
+        raise ValueError(msg)
+
+
+def _rows(
+    key: PRNGKeyArray, data: tuple[Array, Array] | None, like: Cell, clusters, dtype
+) -> tuple[Array, Array]:
+    """Inputs and labels of ``like.n`` samples."""
+    for_inputs, for_labels = jrandom.split(key)
+    n, d = like.n, like.d
+    number, radius, delta = clusters
+    given = jnp.zeros((n,), dtype)
+    if data is not None:
+        size = data[0].shape[0]
+        # what lies beyond the set is masked
+        chosen = jnp.resize(jrandom.permutation(for_inputs, size), (n,))
+        inputs, given = data[0][chosen], data[1][chosen]
+        if like.labels == "shuffled":
+            given = jnp.resize(jrandom.permutation(for_labels, data[1]), (n,))
+    elif like.data == "sphere":
+        inputs = sphere(for_inputs, n, d, dtype=dtype)
+    elif like.data == "gaussian":
+        inputs = gaussian(for_inputs, n, d, variance=1 / d, dtype=dtype)
+    else:
+        sizes = {"num_clusters": number, "radius": radius, "delta": delta}
+        inputs = clustered(for_inputs, n, d, **sizes, dtype=dtype)
+    if like.labels == "signs":
+        given = random_signs(for_labels, n, dtype=dtype)
+    elif like.labels == "clusters":
+        given = cluster_signs(n, number, dtype=dtype)
+    elif like.labels == "linear":
+        given = signs(linear_teacher(for_labels, inputs))
+    return inputs, given
+
+
+@eqx.filter_jit
+def _draw(keys, n, data, like, clusters, dtype):
+    """Problems of ``like``'s size, of which the first n rows are samples."""
+    mask = (jnp.arange(like.n) < n).astype(dtype)
+
+    def one(key):
+        for_data, for_inner, for_outer = jrandom.split(key, 3)
+        inputs, targets = _rows(for_data, data, like, clusters, dtype)
+        inputs, targets = mask[:, None] * inputs, mask * targets
+        norm = jnp.linalg.norm(targets) / jnp.sqrt(n.astype(dtype))
+        inner = inner_weights(for_inner, like.k, like.d, like.init, dtype)
+        outer = outer_weights(for_outer, like.k, None, like.outer, 1.0, dtype)
+        return Problem(inputs, targets, mask, inner, norm * outer)
+
+    return jax.vmap(one)(keys)
