@@ -44,11 +44,24 @@ from jaxrelu.landscape._dominance import (
     dominance as dominance,
     strong_convexity_in_ball as strong_convexity_in_ball,
 )
+from jaxrelu.landscape._dominance_theorem import (
+    DominanceTheorem as DominanceTheorem,
+    TheoremCondition as TheoremCondition,
+    dominance_theorem as dominance_theorem,
+)
 from jaxrelu.landscape._escape import (
     Escape as Escape,
     escape as escape,
 )
 from jaxrelu.landscape._full_spectrum import hessian_spectrum as hessian_spectrum
+from jaxrelu.landscape._gauss_newton_spectrum import (
+    balanced_spectrum as balanced_spectrum,
+    hessian_rank as hessian_rank,
+    minimizer_gram as minimizer_gram,
+    minimizer_spectrum as minimizer_spectrum,
+    scalar_curvature as scalar_curvature,
+    spectrum_bounds as spectrum_bounds,
+)
 from jaxrelu.landscape._global_minima import (
     GlobalMinimumTest as GlobalMinimumTest,
     global_minimum as global_minimum,
@@ -61,6 +74,16 @@ from jaxrelu.landscape._global_spectrum import (
     pulled_back_hessian as pulled_back_hessian,
     split_minimum_spectrum as split_minimum_spectrum,
     strong_convexity_constant as strong_convexity_constant,
+)
+from jaxrelu.landscape._gradient_dominance import (
+    DominanceChain as DominanceChain,
+    asymptotic_dominance as asymptotic_dominance,
+    dominance_chain as dominance_chain,
+    neighbourhood_dominance as neighbourhood_dominance,
+    residual_dominance as residual_dominance,
+    single_factor_dominance as single_factor_dominance,
+    two_singular_factors as two_singular_factors,
+    unbounded_dominance as unbounded_dominance,
 )
 from jaxrelu.landscape._implications import (
     dominance_from_pl as dominance_from_pl,
@@ -85,6 +108,37 @@ from jaxrelu.landscape._implications import (
 from jaxrelu.landscape._jacobian_lipschitz import (
     jacobian_lipschitz as jacobian_lipschitz,
 )
+from jaxrelu.landscape._linear_critical_points import (
+    CriticalPointCheck as CriticalPointCheck,
+    ShallowLevels as ShallowLevels,
+    check_critical_point as check_critical_point,
+    escape_direction as escape_direction,
+    origin_spectrum as origin_spectrum,
+    shallow_critical_point as shallow_critical_point,
+    shallow_levels as shallow_levels,
+    spurious_relu_minimum as spurious_relu_minimum,
+)
+from jaxrelu.landscape._linear_minimizers import (
+    balanced_minimizer as balanced_minimizer,
+    least_squares_map as least_squares_map,
+    linear_minimizer as linear_minimizer,
+    minimizer_tangent as minimizer_tangent,
+    residual_minimizer as residual_minimizer,
+    sample_linear_minimizer as sample_linear_minimizer,
+    sample_residual_minimizer as sample_residual_minimizer,
+)
+from jaxrelu.landscape._local_certificate import (
+    LocalCertificate as LocalCertificate,
+    local_certificate as local_certificate,
+)
+from jaxrelu.landscape._minimizer_set import (
+    MinimizerCheck as MinimizerCheck,
+    Projection as Projection,
+    check_minimizer as check_minimizer,
+    minimum_gap as minimum_gap,
+    minimum_value as minimum_value,
+    project_to_minimizers as project_to_minimizers,
+)
 from jaxrelu.landscape._minimum_certificate import (
     MinimumCertificate as MinimumCertificate,
     MinimumCondition as MinimumCondition,
@@ -99,12 +153,30 @@ from jaxrelu.landscape._most_directions import (
     transposed_product_bound as transposed_product_bound,
 )
 from jaxrelu.landscape._names import family_name as family_name
+from jaxrelu.landscape._near_identity import (
+    polar_minimizer as polar_minimizer,
+    root_minimizer as root_minimizer,
+)
 from jaxrelu.landscape._neighbourhoods import Neighbourhood as Neighbourhood
 from jaxrelu.landscape._new_neuron import (
     NewNeuronDescent as NewNeuronDescent,
     OriginMaximum as OriginMaximum,
     new_neuron_descent as new_neuron_descent,
     origin_maximum as origin_maximum,
+)
+from jaxrelu.landscape._nonlinear_dominance import (
+    NonlinearDominance as NonlinearDominance,
+    nonlinear_dominance as nonlinear_dominance,
+    nonlinear_neighbourhood_dominance as nonlinear_neighbourhood_dominance,
+    shallow_lipschitz as shallow_lipschitz,
+    sign_radius as sign_radius,
+)
+from jaxrelu.landscape._nonlinear_minimizers import (
+    OutputActivated as OutputActivated,
+    activation_inverse as activation_inverse,
+    nonlinear_minimizer as nonlinear_minimizer,
+    sample_shallow_minimizer as sample_shallow_minimizer,
+    shallow_minimizer as shallow_minimizer,
 )
 from jaxrelu.landscape._one_point import (
     OnePoint as OnePoint,
@@ -143,6 +215,16 @@ from jaxrelu.landscape._rates import (
 from jaxrelu.landscape._regularity import (
     Regularity as Regularity,
     regularity as regularity,
+)
+from jaxrelu.landscape._regularity_cone import (
+    EPSILON_LIMIT as EPSILON_LIMIT,
+    RegularityCone as RegularityCone,
+    cone_ratio as cone_ratio,
+    kernel_failure as kernel_failure,
+    regularity_cone as regularity_cone,
+    regularity_on_ball as regularity_on_ball,
+    sample_cone as sample_cone,
+    sharp_regularity as sharp_regularity,
 )
 from jaxrelu.landscape._runs import (
     POLISHED_BY as POLISHED_BY,
