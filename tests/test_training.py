@@ -83,22 +83,21 @@ def test_runs_stop_where_the_loop_says(every, float64):
             )
         )(rates)
 
-    found = runs(jnp.asarray(goal))
-    for i, rate in enumerate(rates):
-        losses, _ = numpy_descent(
-            loss, network, float(rate), lambda t: slice(None), 200
-        )
+    found, far = runs(jnp.asarray(goal)), runs(jnp.asarray(1e-9))
+    host = jax.tree.map(np.asarray, eqx.filter(found, eqx.is_array))
+    X, y, _, v = as_numpy(loss, network)
+    for i, rate in enumerate(rates.tolist()):
+        losses, _ = numpy_descent(loss, network, rate, lambda t: slice(None), 200)
         stop = int(np.argmax(losses <= goal))
         assert losses[stop] <= goal
         assert stop > 3
-        assert int(found.num_steps[i]) == stop
+        assert host.num_steps[i] == stop
         expected = np.minimum(sorted({*range(0, 200, every), 200}), stop)
-        assert found.steps[i].tolist() == expected.tolist()
-        np.testing.assert_allclose(found.losses[i], losses[expected], rtol=1e-10)
-        end = jax.tree.map(lambda x, i=i: x[i], eqx.filter(found.network, eqx.is_array))
-        assert float(loss(eqx.combine(end, network))) == pytest.approx(losses[stop])
+        assert host.steps[i].tolist() == expected.tolist()
+        np.testing.assert_allclose(host.losses[i], losses[expected], rtol=1e-10)
+        end = numpy_gradient(X, y, host.network.inner[i], v)[0]
+        assert end == pytest.approx(losses[stop])
     assert bool((found.result == jr.RESULTS.successful).all())
-    far = runs(jnp.asarray(1e-9))
     assert bool((far.result == jr.RESULTS.no_convergence).all())
     assert far.num_steps.tolist() == [200, 200, 200]
 
@@ -112,11 +111,8 @@ def test_gradient_tolerance(float64):
     assert np.linalg.norm(numpy_gradient(X, y, W, v)[1]) <= 0.3
     stop = int(run.num_steps)
     assert 0 < stop < 400
-    before = jr.gradient_descent(
-        loss, network, learning_rate=0.2, num_steps=stop - 1
-    ).network
-    X, y, W, v = as_numpy(loss, before)
-    assert np.linalg.norm(numpy_gradient(X, y, W, v)[1]) > 0.3
+    _, before = numpy_descent(loss, network, 0.2, lambda t: slice(None), stop - 1)
+    assert np.linalg.norm(numpy_gradient(X, y, before, v)[1]) > 0.3
 
 
 class Quartic(eqx.Module):
@@ -128,8 +124,9 @@ class Quartic(eqx.Module):
         return self.scale * jnp.sum(weights**4)
 
 
-@pytest.mark.parametrize("target", [None, 1e-9])
-def test_divergence_has_a_step_and_no_nan(target, dtype):
+@pytest.mark.parametrize(("target", "every"), [(None, 1), (1e-9, 7)])
+def test_divergence_has_a_step_and_no_nan(target, every, dtype):
+    """The same step whether it is found at a record or between two."""
     rates = [0.1, 0.6, 4.0, 1e30]
     runs = jax.vmap(
         lambda rate: jr.gradient_descent(
@@ -137,6 +134,7 @@ def test_divergence_has_a_step_and_no_nan(target, dtype):
             jnp.ones(3, dtype),
             learning_rate=rate,
             num_steps=40,
+            record_every=every,
             target_loss=target,
         )
     )(jnp.asarray(rates, dtype))
