@@ -1,8 +1,6 @@
 """What a phase transition's cells came to: shares, fitted curves, labelled arrays."""
 
 import json
-import os
-from pathlib import Path
 from typing import Any, Literal
 
 import equinox as eqx
@@ -90,12 +88,16 @@ class PhaseTransition(eqx.Module):
 
         Coordinates along ``cell`` are the fields of `Cell` and ``ratio`` = kd/n;
         variables the arrays above and, for either test, ``share``, ``low`` and
-        ``high``; attributes the grid as JSON, versions and device.
+        ``high``; attributes the grid as JSON, versions and device. `save` writes it.
 
         Raises:
             ImportError: xarray is missing.
         """
-        xarray = _xarray()
+        try:
+            import xarray
+        except ImportError as error:
+            msg = 'to_xarray() needs xarray. Run: pip install "jaxrelu[io]"'
+            raise ImportError(msg) from error
         cells, both = self.grid.cells, ("cell", "trial")
         coordinates: dict[str, Any] = {
             name: ("cell", np.array([getattr(cell, name) for cell in cells]))
@@ -118,22 +120,6 @@ class PhaseTransition(eqx.Module):
         attributes = {"grid": json.dumps(self.grid.config), **made_with()}
         return xarray.Dataset(variables, coordinates, attributes)
 
-    def save(self, path: str | os.PathLike) -> Path:
-        """Writes `to_xarray` as a netCDF file, whole or not at all; its path.
-
-        Raises:
-            ImportError: xarray or h5netcdf is missing.
-        """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self.to_xarray().to_netcdf(temporary, engine="h5netcdf")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
-
     def __str__(self) -> str:
         head = ("cell", "kd/n", "descent", "interpolation", "diverged")
         lines = [" | ".join(head), " | ".join(["---"] * len(head))]
@@ -144,18 +130,6 @@ class PhaseTransition(eqx.Module):
             self.gd_diverged.sum(axis=1),
             strict=True,
         ):
-            words = ", ".join(
-                f"{name}={value}"
-                for name, value in zip(cell._fields, cell, strict=True)
-            )
+            words = ", ".join(f"{k}={v}" for k, v in cell._asdict().items())
             lines.append(f"{words} | {cell.ratio:.3g} | {gd} | {fit} | {gone}")
         return "\n".join(f"| {line} |" for line in lines)
-
-
-def _xarray() -> Any:
-    try:
-        import xarray
-    except ImportError as error:
-        msg = 'to_xarray() needs xarray. Run: pip install "jaxrelu[io]"'
-        raise ImportError(msg) from error
-    return xarray

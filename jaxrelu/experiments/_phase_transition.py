@@ -66,8 +66,8 @@ def phase_transition(
         progress: show a bar with the time left (needs tqdm).
 
     Returns:
-        All trials; `PhaseTransition.transition` fits the curve, `to_xarray` and `save`
-        give labelled arrays.
+        All trials; `PhaseTransition.transition` fits the curve, its ``to_xarray``
+        gives labelled arrays for `jaxrelu.experiments.save`.
 
     Raises:
         ValueError: a folder of another grid, a damaged file, a cluster without ``out``.

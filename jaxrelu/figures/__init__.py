@@ -28,6 +28,15 @@ from jaxrelu.figures._landscape import (
     plot_slice as plot_slice,
     plot_weights as plot_weights,
 )
+from jaxrelu.figures._phase import (
+    plot_success as plot_success,
+    plot_transition as plot_transition,
+)
+from jaxrelu.figures._realization import (
+    plot_cells as plot_cells,
+    plot_inverse_stability as plot_inverse_stability,
+    plot_pathologies as plot_pathologies,
+)
 from jaxrelu.figures._spectra import (
     plot_density as plot_density,
     plot_spectrum as plot_spectrum,
