@@ -31,8 +31,9 @@ def plot_ratio(
 ) -> Any:
     r"""$\log_{10}$ of $(f - f^*)/\|\nabla f\|^2$ on a plane of parameters.
 
-    At minimisers the ratio is 0/0, and there the smallest value shown is drawn; at
-    other stationary points it is infinite, and the largest is.
+    Colours end at the 2 % and 98 % quantiles. At minimisers the ratio is 0/0, and
+    there the smallest value shown is drawn; at other stationary points it is infinite,
+    and the largest is.
 
     Args:
         x: abscissae, (p,).
@@ -58,8 +59,8 @@ def plot_ratio(
         msg = "the ratio is no number anywhere; expected gap > 0 and square > 0."
         raise ValueError(msg)
     ratio = np.log10(np.where(known, gap, 1) / np.where(known, square, 1))
-    ends = ratio[known].min(), ratio[known].max()
-    ratio = np.where(known, ratio, np.where(gap > 0, ends[1], ends[0]))
+    ends = np.quantile(ratio[known], (0.02, 0.98))
+    ratio = np.where(known, np.clip(ratio, *ends), np.where(gap > 0, ends[1], ends[0]))
     return plot_slice(
         x,
         y,
@@ -89,8 +90,8 @@ def plot_depth(
 
     Args:
         depth: (r,).
-        measured: name → (r,), positive.
-        guaranteed: name → (r,), positive; what is 0 or infinite is left out.
+        measured: name → (r,); what is not positive and finite is left out.
+        guaranteed: name → (r,); the same.
         title: above the axes.
         xlabel: of the horizontal axis.
         ylabel: of the vertical axis.
@@ -105,7 +106,16 @@ def plot_depth(
     shades = dict(zip(measured, colours(len(measured)), strict=True))
     for name, values in measured.items():
         row = row_of(values, name)
-        ax.plot(depth, row, color=shades[name], marker="o", ms=4.5, lw=1.4, label=name)
+        there = np.isfinite(row) & (row > 0)
+        ax.plot(
+            depth[there],
+            row[there],
+            color=shades[name],
+            marker="o",
+            ms=4.5,
+            lw=1.4,
+            label=name,
+        )
     for name, values in (guaranteed or {}).items():
         row = row_of(values, name)
         there = np.isfinite(row) & (row > 0)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxrelu._checks import is_concrete
 from jaxrelu._results import RESULTS, Estimate
+from jaxrelu.landscape._dominance_theorem import dominance_theorem
 from jaxrelu.landscape._jacobian_lipschitz import jacobian_lipschitz
 from jaxrelu.landscape._minimum_certificate import third_derivative_bound
 from jaxrelu.landscape._worst_case import (
@@ -26,6 +27,7 @@ from jaxrelu.landscape._worst_case import (
     starting_directions,
     trusted,
 )
+from jaxrelu.networks import AbstractNetwork, where_spec
 from jaxrelu.objectives import PopulationLoss, SquaredLoss
 from jaxrelu.operators import hessian, jacobian
 from jaxrelu.spectra import certify_smallest
@@ -45,7 +47,8 @@ class Dominance(eqx.Module):
             point. No neighbourhood has a smaller constant, and if the minimisers near
             the point form a manifold with the Hessian's kernel as its tangent space,
             any larger one holds in a small enough neighbourhood.
-        theorem: **upper** bound of a theorem for networks of this kind, or None.
+        theorem: **upper** bound of `dominance_theorem`, for a squared loss and networks
+            of this kind all of whose weights train, or None.
         certified: **upper** bound $1/(2(\sigma_{\min}(J_0) - L_JR)_+^2)$ for a squared
             loss, $1/(2(\lambda_{\min}(H_0) - BR)_+)$ at a minimum of a population loss
             whose Hessian is B-Lipschitz, or None.
@@ -173,7 +176,7 @@ def dominance(
     return Dominance(
         found=found,
         asymptotic=limit,
-        theorem=None,
+        theorem=_theorem(objective, point, reach, where),
         certified=_certified(problem, reach, where, lipschitz),
         witness=problem.network(best),
         centre=centre,
@@ -221,6 +224,29 @@ def _search(
     )
     gap, square, counts = parts(centre)
     return found, best, jnp.where(counts, gap / square, jnp.nan)
+
+
+def _theorem(
+    objective: Any, point: Any, radius: Array, where: Callable | None
+) -> Estimate | None:
+    """`dominance_theorem`, which is for networks all of whose weights train."""
+    if not isinstance(point, AbstractNetwork):
+        return None
+    spec = where_spec(point, where)
+    trained = jax.tree.leaves(eqx.filter(point, spec))
+    every = jax.tree.leaves(eqx.filter(point, eqx.is_inexact_array))
+    proved = dominance_theorem(objective, point, radius)
+    if len(trained) != len(every) or proved is None:
+        return None
+    known = jnp.isfinite(proved.value)
+    eps = 16 * float(jnp.finfo(radius.dtype).eps)
+    return Estimate(
+        proved.value,
+        jnp.where(known, eps * proved.value, jnp.inf),
+        RESULTS.where(known, SUCCESS, UNRESOLVED),
+        "rounding bound",
+        proved.method,
+    )
 
 
 def _certified(
