@@ -1,5 +1,6 @@
 """The search for critical points, against plain descent and automatic derivatives."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jrandom
@@ -333,6 +334,33 @@ def test_general_teachers(float64, getkey):
     loss = lambda w: objective(Shallow(w, outer))
     for w in points.weights:
         assert float(jnp.abs(jax.grad(loss)(w)).max()) < 1e-12
+
+
+def test_every_global_minimum_is_called_so(points, float64):
+    """A vanishing neuron, a dependent teacher turned around, a repeated teacher."""
+    dependent = np.eye(K)
+    dependent[:3, :3] -= 1 / 3  # these rows add up to 0
+    turned = dependent * np.where(np.arange(K) < 3, -1, 1)[:, None]
+    vanishing = np.eye(K)
+    vanishing[-1] *= -1e-13
+    repeated = np.eye(K)[[0, 0, 1, 2, 3, 4, 5, 6]]
+    shared = np.eye(K)[[0, 1, 1, 2, 3, 4, 5, 6]]
+    shared[:3] *= np.array([2, 0.25, 0.75])[:, None]
+    cases = [
+        (dependent, turned),
+        (np.eye(K)[:-1], vanishing),
+        (repeated, shared),
+    ]
+    for teacher, student in cases:
+        objective = PopulationLoss(jnp.asarray(teacher))
+        weights = jnp.asarray(student)
+        assert abs(float(objective(weights))) < 1e-13
+        where = lambda r: (r.weights, r.losses, r.gradient_norms)
+        one = jax.tree.map(lambda x: x[:1], points.runs)
+        values = (weights[None], objective(weights)[None], jnp.full((1,), 1e-13))
+        found = classify(objective, eqx.tree_at(where, one, values))
+        assert found.families == ("global",)
+        assert found.kinds == ("minimum",)
 
 
 # -------------------------------------------------------------------- what goes wrong

@@ -446,3 +446,6 @@ def test_bad_input(float64):
         jax.jit(lambda w: certify_minimum(objective, w).radius)(jnp.eye(3))
     with pytest.raises(ValueError, match="same d and"):
         certify_minimum(objective, jnp.eye(4))
+    for radius in (-1.0, math.nan):
+        with pytest.raises(ValueError, match="at least 0"):
+            third_derivative_bound(objective, jnp.eye(3), radius)

@@ -199,6 +199,8 @@ def test_full_span_and_traced_weights(float64, getkey):
     np.testing.assert_allclose(whole.expand(), dense.values, atol=1e-14)
     with pytest.raises(ValueError, match="weights are traced"):
         jax.jit(lambda w: hessian_spectrum(F, w).values)(W)
+    with pytest.raises(ValueError, match="neuron 1 is zero"):
+        hessian_spectrum(F, W.at[1].set(0))
 
 
 def test_both_ends_of_an_indefinite_hessian(dtype, getkey):

@@ -90,6 +90,10 @@ def test_bad_input(float64):
         split(w, 6)
     with pytest.raises(ValueError, match=r"alpha is 1\.5"):
         split(w, 0, 1.5)
+    for wrong in (w[0], w[None]):
+        for change in (lambda x: split(x, 0), add_neuron):
+            with pytest.raises(ValueError, match="expected 2 axes"):
+                change(wrong)
     with pytest.raises(ValueError, match=r"\(0, 1\)"):
         split_hessian(operator, 0, 1.0)
     with pytest.raises(IndexError):

@@ -49,9 +49,9 @@ class Arithmetic(NamedTuple):
         value[()] = +self.context.pi
         return self.rounded(value, np.zeros(()))
 
-    def rounded(self, centre: Any, radius: Any, ulps: float = 1.0) -> "Ball":
-        """A ball whose centre has just been rounded."""
-        return Ball(centre, _up(radius + ulps * self.unit * magnitude(centre)), self)
+    def rounded(self, centre: Any, radius: Any, units: float = 1.0) -> "Ball":
+        """A ball whose centre has just been rounded, by so many units of roundoff."""
+        return Ball(centre, _up(radius + units * self.unit * magnitude(centre)), self)
 
     def apply(self, name: str, *arrays: Any) -> Any:
         """An elementary function on centres."""
@@ -224,4 +224,5 @@ def arctangent(y: Ball, x: Ball) -> Ball:
     room = size - step * _UP
     with np.errstate(divide="ignore", invalid="ignore"):
         radius = np.where(room > 0, step / room, np.inf)
-    return y.arithmetic.rounded(centre, np.minimum(radius, 4.0), ulps=8.0)
+    # a unit in the last place is up to two units of roundoff
+    return y.arithmetic.rounded(centre, np.minimum(radius, 4.0), units=16.0)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxrelu._checks import check_positive
 from jaxrelu._results import ErrorKind
+from jaxrelu.landscape._global_minima import same_function
 from jaxrelu.landscape._names import (
     family_name,
     merged_students,
@@ -209,16 +210,16 @@ def _classes(
 def _is_global(
     objective: PopulationLoss, weights: np.ndarray, outer: Array, near: float
 ) -> bool:
-    """Whether merging parallel students gives the teacher's neurons, one by one."""
-    v = np.asarray(objective.teacher.inner, np.float64)
-    b = np.asarray(objective.teacher.outer, np.float64)
-    v = (np.abs(b)[:, None] * v)[b != 0]
-    scale = np.linalg.norm(v, axis=1).max() if len(v) else 1.0
-    merged = merged_students(weights, outer, 4 * near)
-    if len(merged) != len(v):
-        return False
-    gaps = np.abs(merged[:, None] - v[None]).max(axis=2) <= 4 * near * scale
-    return bool(gaps.any(axis=0).all() and gaps.any(axis=1).all())
+    """Whether student and teacher are one function, with rows up to ``near`` off."""
+    student = Shallow(jnp.asarray(weights), outer)
+    angle = jnp.asarray(4 * near, weights.dtype)
+    test = same_function(objective.teacher, student, angle)
+    masses, linear = np.asarray(test.kink_masses), np.asarray(test.linear_part)
+    limit = 4 * near * float(_teacher_norms(objective).max())
+    return bool(
+        np.abs(masses).max() <= limit
+        and np.linalg.norm(linear) <= limit * len(masses) ** 0.5
+    )
 
 
 def _name(
@@ -267,6 +268,11 @@ def _described(
 
 def _teacher_size(objective: PopulationLoss) -> float:
     r"""$(\sum_j b_j^2 \lVert v_j\rVert^2)^{1/2}$."""
+    return float(np.linalg.norm(_teacher_norms(objective)))
+
+
+def _teacher_norms(objective: PopulationLoss) -> np.ndarray:
+    r"""$|b_j| \lVert v_j\rVert$, (k,)."""
     outer = np.asarray(objective.teacher.outer, np.float64)
     inner = np.asarray(objective.teacher.inner, np.float64)
-    return float(np.linalg.norm(outer[:, None] * inner))
+    return np.abs(outer) * np.linalg.norm(inner, axis=1)

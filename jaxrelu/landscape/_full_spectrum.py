@@ -45,6 +45,7 @@ def hessian_spectrum(objective: PopulationLoss, student: Any) -> DistinctSpectru
             "eigenvalues there are. Use spectrum(hessian(objective, student))."
         )
         raise ValueError(msg)
+    operator = population_hessian(objective, student)
     rows = np.concatenate([np.asarray(student.inner), np.asarray(teacher.inner)])
     eps = float(np.finfo(rows.dtype).eps)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -55,8 +56,8 @@ def hessian_spectrum(objective: PopulationLoss, student: Any) -> DistinctSpectru
     if rank < d:
         basis = jnp.asarray(basis[:rank].T)
         inside = lambda net: Shallow(matmul(net.inner, basis), net.outer)
-        objective, student = PopulationLoss(inside(teacher)), inside(student)
-    operator = population_hessian(objective, student)
+        student = inside(student)
+        operator = population_hessian(PopulationLoss(inside(teacher)), student)
     span = spectrum(operator)
     # entries and basis: each weight is off by a few roundings of its norm
     norms = np.linalg.norm(rows, axis=1)

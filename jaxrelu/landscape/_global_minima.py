@@ -112,11 +112,14 @@ def is_global_minimum(
     network = objective.student(student)
     epsilon = float(jnp.finfo(network.inner.dtype).eps)
     limit = jnp.asarray(64 * epsilon if tolerance is None else tolerance)
-    return _test(objective.teacher, network, limit.astype(network.inner.dtype))
+    return same_function(objective.teacher, network, limit.astype(network.inner.dtype))
 
 
 @eqx.filter_jit
-def _test(teacher: Shallow, student: Shallow, tolerance: Array) -> GlobalMinimumTest:
+def same_function(
+    teacher: Shallow, student: Shallow, tolerance: Array
+) -> GlobalMinimumTest:
+    """`is_global_minimum` without checks; ``tolerance`` may be traced."""
     n = student.width
     rows = jnp.concatenate([student.inner, teacher.inner])
     outer = jnp.concatenate([student.outer, -teacher.outer])

@@ -156,11 +156,15 @@ def third_derivative_bound(
         B, rounded up.
 
     Raises:
-        ValueError: a student that does not fit the teacher, or traced weights.
+        ValueError: a student that does not fit the teacher, traced weights, a negative
+            radius.
 
     Cost: O((n + k)d).
     """
     student = _concrete(objective, student)
+    if not radius >= 0:
+        msg = f"radius is {radius}; expected a number of at least 0."
+        raise ValueError(msg)
     w, a = (np.asarray(x, float) for x in (student.inner, student.outer))
     v, b = (
         np.asarray(x, float) for x in (objective.teacher.inner, objective.teacher.outer)
@@ -297,8 +301,10 @@ def certify_minimum(
         for _ in range(4):
             closer = (beta + bound * radius**2 / (2 * smallest)) * _UP
             radius = min(radius, closer)
-        low = loss - loss_error * _UP - gamma * radius * _UP
-        interval = (max(low, 0.0), max(loss + loss_error * _UP, 0.0))
+        below = (loss_error + gamma * radius) * _UP
+        low = math.nextafter(loss - below, -math.inf)
+        high = math.nextafter(loss + loss_error * _UP, math.inf)
+        interval = (max(low, 0.0), max(high, 0.0))
         verdict = "undecided"
         if _distance_to_zero_loss(student, teacher) < isolation:
             verdict, interval = "global", (0.0, 0.0)

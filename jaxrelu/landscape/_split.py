@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxrelu._checks import as_floating, is_concrete
+from jaxrelu._checks import as_floating, check_rank, is_concrete
 from jaxrelu._products import matmul
 from jaxrelu._results import ErrorKind
 from jaxrelu.networks import Shallow
@@ -42,10 +42,9 @@ def split(student: Any, i: Any, alpha: Any = 0.5) -> Any:
 
     Raises:
         IndexError: no such neuron.
-        ValueError: alpha outside [0, 1], or not a number.
+        ValueError: an array without two axes; alpha outside [0, 1], or not a number.
     """
-    inner = student.inner if isinstance(student, Shallow) else student
-    inner = as_floating(inner, "student")
+    inner = _inner(student)
     _check_place(inner.shape[0], i)
     _check_share(alpha, closed=True)
     order, share = _places(inner.shape[0], i, alpha, inner.dtype)
@@ -65,10 +64,10 @@ def add_neuron(student: Any, neuron: Any = None, *, outer: float | Any = 1.0) ->
         outer: its outer weight; one for an array.
 
     Raises:
-        ValueError: a neuron of another shape or dtype; an outer weight for an array.
+        ValueError: an array without two axes; a neuron of another shape or dtype; an
+            outer weight for an array.
     """
-    inner = student.inner if isinstance(student, Shallow) else student
-    inner = as_floating(inner, "student")
+    inner = _inner(student)
     d = inner.shape[1]
     row = jnp.zeros(d, inner.dtype) if neuron is None else as_floating(neuron, "neuron")
     if row.shape != (d,) or row.dtype != inner.dtype:
@@ -86,6 +85,13 @@ def add_neuron(student: Any, neuron: Any = None, *, outer: float | Any = 1.0) ->
         raise ValueError(msg)
     weight = lambda old: jnp.append(old, jnp.asarray(outer, old.dtype))
     return _rebuilt(student, jnp.concatenate([inner, row[None]]), weight)
+
+
+def _inner(student: Any) -> Array:
+    inner = student.inner if isinstance(student, Shallow) else student
+    inner = as_floating(inner, "student")
+    check_rank(inner, 2, "student", "(n, d)")
+    return inner
 
 
 def _rebuilt(student, rows, outer_of):
