@@ -155,6 +155,8 @@ def test_linear_network_from_both_sides(float64, getkey):
         assert float(report.found) == pytest.approx(gap / square, rel=1e-8)
         assert float(report.found) > limit
         assert float(report.found) < float(report.certified)
+        assert float(report.found) < float(report.theorem)
+        assert float(report.upper) <= float(report.theorem) * (1 + 1e-12)
     found = [float(r.found) for r in reports]
     assert found == sorted(found)
     # no point of thousands is worse than the certificate, few come near the witness
@@ -224,6 +226,10 @@ def test_leaky_network_cone(float64, getkey):
     signs = float(ls.jacobian_lipschitz(net, loss.data.inputs, 0.4, both))
     assert signs == math.inf
     assert int(report.nullity) == 8 - 4
+    assert float(report.lower) < float(report.theorem) < 1.2 * float(report.lower)
+    partly = jr.dominance(loss, net, 0.02, num_starts=0)
+    assert partly.theorem is None  # of all weights, while the inner ones train
+    assert float(partly.lower) < float(partly.upper) < 1.01 * float(partly.lower)
     cone = jr.regularity(
         loss, net, 0.002, where=both, key=getkey(), num_starts=4, alpha=0.02
     )
