@@ -137,7 +137,7 @@ def measure(options: argparse.Namespace) -> Iterator[list[Row]]:
             for dtype in options.dtypes:
                 _say(f"--- d = {size}, l = {depth}, {dtype}")
                 found = run_cell(
-                    CANDIDATES,
+                    list(CANDIDATES),
                     problem,
                     {"d": size, "l": depth},
                     dtype,

@@ -179,6 +179,7 @@ def failures(config: Config) -> dict[str, float]:
             for x, y in zip(a.weights, net.weights, strict=True)
         )
     )
+    assert ball.found is not None  # a radius was given
     return {
         "quotient": float(ball.found),
         "nullity": int(ball.nullity),

@@ -11,8 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxrelu.landscape._matrix_products import (
+    layers_of,
+    product_lipschitz,
+    spectral_norm,
+)
 from jaxrelu.networks import (
     LinearNetwork,
     LinearResidualNetwork,
@@ -40,9 +46,8 @@ def jacobian_lipschitz(
 
     *Proof* for one hidden layer: $(J - J')(U, u) = \Delta V(\varphi' \circ UX^\top)
     + V(\delta\varphi' \circ UX^\top) + u\,\delta S$, whose terms are bounded by entries
-    and spectral norms; the first and the third together by Cauchy-Schwarz. For linear
-    networks: layer k's part of the derivative along $\Delta_j$ is bounded by the
-    product of the other norms. $\square$
+    and spectral norms; the first and the third together by Cauchy-Schwarz.
+    $\square$ For linear networks see `product_lipschitz`.
 
     Args:
         network: `LinearNetwork`, `LinearResidualNetwork` or `Shallow`.
@@ -53,25 +58,18 @@ def jacobian_lipschitz(
     Returns:
         the constant, rounded up, on the host.
     """
-    matrix = np.asarray(inputs, np.float64)
-    size = _norm(matrix)
     if isinstance(network, LinearNetwork | LinearResidualNetwork):
-        shift = 0.0 if isinstance(network, LinearNetwork) else 1.0
-        factors = [np.asarray(w, np.float64) for w in network.weights]
-        factors = [w + shift * np.eye(*w.shape) for w in factors]
-        norms = np.array([_norm(w) + radius for w in factors])
-        depth = len(norms)
-        others = np.zeros((depth, depth))
-        for j in range(depth):
-            for k in range(depth):
-                if j != k:
-                    others[j, k] = np.prod(np.delete(norms, (j, k)))
-        return float(size * _norm(others) * _UP)
+        found = product_lipschitz(
+            layers_of(network), spectral_norm(jnp.asarray(inputs)), radius
+        )
+        return float(found) * (1 + 64 * float(jnp.finfo(found.dtype).eps)) * _UP
     if isinstance(network, Shallow):
         spec = where_spec(network, where)
         if any(jax.tree.leaves(spec.activation)):
             return None
-        return _shallow(network, matrix, size, radius, (spec.inner, spec.outer))
+        matrix = np.asarray(inputs, np.float64)
+        trained = (spec.inner, spec.outer)
+        return _shallow(network, matrix, _norm(matrix), radius, trained)
     return None
 
 
