@@ -12,6 +12,8 @@ import pytest
 
 import jaxrelu as jr
 from jaxrelu import landscape as ls
+from jaxrelu.landscape._direction_search import rounding_of_sides
+from jaxrelu.landscape._most_directions import inequality
 
 
 def loss_of(k, d=None, dtype=None):
@@ -232,6 +234,34 @@ def test_weaker_inequalities_survive_the_search(float64, getkey):
     assert bool(half.violated)
 
 
+def test_rounding_is_no_violation(float64, getkey):
+    """In single precision, against double: cancelling directions, small and large."""
+    F = loss_of(2)
+    minimum = jnp.asarray([[0.3, 0], [0.7, 0], [0, 0.9], [0, 0.1]], jnp.float32)
+    minimum = minimum.at[1].set(1 - minimum[0]).at[3].set(1 - minimum[2])
+    minimum = minimum * F.teacher.inner.astype(jnp.float32)[jnp.asarray([0, 0, 1, 1])]
+    half = jrandom.normal(getkey(), (30, 2, 2), jnp.float32)
+    moves = jnp.stack([half, -half], axis=2).reshape(30, 4, 2)
+    moves *= jnp.logspace(-6, -2, 30, dtype=jnp.float32)[:, None, None]
+
+    @jax.jit
+    def both(moves):
+        def one(move):
+            slacks = [
+                inequality(loss_of(2, dtype=t), minimum.astype(t), move.astype(t)).slack
+                for t in (jnp.float32, jnp.float64)
+            ]
+            noise = rounding_of_sides(loss_of(2, dtype=jnp.float32), minimum, move)
+            return *slacks, noise
+
+        return jax.vmap(one)(moves)
+
+    single, double, noise = map(np.asarray, both(moves))
+    assert (np.abs(single - double) <= noise).all()
+    # the sides alone do not tell: they cancel within the left one
+    assert (np.abs(single - double) > 2e-6 * np.abs(double)).any()
+
+
 # ------------------------------------------------------------------ Table 1
 
 
@@ -319,6 +349,18 @@ def test_bad_input_is_refused(float64):
     F = loss_of(2)
     with pytest.raises(ValueError, match="displacement is"):
         ls.most_directions_inequality(F, jnp.eye(2), jnp.ones((1, 2)))
+    for wrong in (jnp.ones((3, 2)), 2 * jnp.eye(2), jnp.eye(3, 2)):
+        with pytest.raises(ValueError, match="minimum is"):
+            ls.most_directions_inequality(F, wrong, wrong)
+        with pytest.raises(ValueError, match="minimum is"):
+            ls.slack_statistic(F, wrong, jrandom.key(0))
+        with pytest.raises(ValueError, match="minimum is"):
+            ls.worst_direction(F, wrong, 0.1, jrandom.key(0))
+    for radius in (-0.1, 0.0, 1.0):
+        with pytest.raises(ValueError, match="radius is"):
+            ls.worst_direction(F, jnp.eye(2), radius, jrandom.key(0))
+    with pytest.raises(ValueError, match="num_samples is 1"):
+        ls.slack_statistic(F, jnp.eye(2), jrandom.key(0), num_samples=1)
     with pytest.raises(ValueError, match="deviation"):
         ls.slack_statistic(F, jnp.eye(2), jrandom.key(0), deviation=0.0)
     with pytest.raises(ValueError, match="d is 1"):

@@ -16,13 +16,14 @@ import jax.random as jrandom
 import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from jaxrelu._checks import as_floating, check_positive, check_rank
+from jaxrelu._checks import check_positive, is_concrete
 from jaxrelu._products import matmul
 from jaxrelu._results import RESULTS, Estimate
+from jaxrelu.activations._angle import row_norms
 from jaxrelu.landscape._most_directions import (
     MostDirections,
     assignment,
-    check_orthonormal,
+    checked_minimum,
     inequality,
 )
 from jaxrelu.landscape._neighbourhoods import Neighbourhood
@@ -123,19 +124,20 @@ def slack_statistic(
         cancelling: see `sample_displacement`.
 
     Raises:
-        ValueError: a teacher that is not orthonormal, no samples, $\varsigma \le 0$.
+        ValueError: a teacher that is not orthonormal, another point, fewer than two
+            samples, $\varsigma \le 0$.
 
     float64 is needed for the default deviation: the weights must hold it.
     """
-    minimum = as_floating(minimum, "minimum")
-    check_rank(minimum, 2, "minimum", "(n, d)")
+    minimum = checked_minimum(objective, minimum)
     check_positive(deviation, "deviation")
-    check_positive(num_samples, "num_samples")
-    check_orthonormal(objective)
+    if num_samples < 2:
+        msg = f"num_samples is {num_samples}; expected at least 2, for an error."
+        raise ValueError(msg)
     keys = jrandom.split(key, num_samples)
     scale = jnp.asarray(deviation, minimum.dtype)
     values = _slacks(objective, minimum, keys, scale, jnp.asarray(cancelling))
-    spread = jnp.std(values) / math.sqrt(num_samples)
+    spread = jnp.std(values, ddof=1) / math.sqrt(num_samples)
     mean = Estimate(
         jnp.mean(values),
         spread,
@@ -197,16 +199,23 @@ def worst_direction(
         learning_rate: of Adam, relative to the radius.
 
     Raises:
-        ValueError: a teacher that is not orthonormal, counts or radius not positive.
+        ValueError: a teacher that is not orthonormal, another point, counts that are
+            not positive, a radius out of range.
 
     Cost: starts · steps · a few products with the Hessian.
     """
-    minimum = as_floating(minimum, "minimum")
-    check_rank(minimum, 2, "minimum", "(n, d)")
+    minimum = checked_minimum(objective, minimum)
     check_positive(num_starts, "num_starts")
     check_positive(num_steps, "num_steps")
     check_positive(learning_rate, "learning_rate")
-    check_orthonormal(objective)
+    if is_concrete(radius) and is_concrete(minimum):
+        shortest = float(jnp.min(row_norms(minimum)))
+        if not 0 < float(radius) < shortest:
+            msg = (
+                f"radius is {float(radius)}; expected a positive number less than "
+                f"{shortest}, the norm of the shortest neuron."
+            )
+            raise ValueError(msg)
     near = Neighbourhood(minimum, radius, orthogonal=orthogonal)
     weights = jnp.asarray([fraction, coefficient], minimum.dtype)
     keys = jrandom.split(key, num_starts)
@@ -258,11 +267,25 @@ def _search(
     points, margins = jax.vmap(descend)(keys)
     winner = jnp.argmin(margins)
     found = evaluate(points[winner])
-    rounding = 16 * jnp.finfo(minimum.dtype).eps * (jnp.abs(found.lhs) + found.rhs)
+    displacement = near.radius * on_sphere(points[winner])
+    rounding = rounding_of_sides(objective, minimum, displacement)
     return WorstDirection(
-        displacement=near.radius * on_sphere(points[winner]),
+        displacement=displacement,
         inequality=found,
         margin=margins[winner],
         margins=margins,
         violated=margins[winner] < -rounding,
     )
+
+
+def rounding_of_sides(objective: PopulationLoss, minimum: Array, move: Array) -> Array:
+    r"""Rounding of both sides of Theorem 10 at $W = \tilde W$ + ``move``.
+
+    From the entries of $H_{ij}$ and $H_{ii}$ and from the weights themselves:
+    16 units of roundoff times
+    $(\sum|g_{ij}|)^2 + \sum |g_{ij}|^2 k/\pi|\tilde w_{ij}|$.
+    """
+    sizes, norms = row_norms(move), row_norms(minimum)
+    mass = objective.teacher.width / math.pi
+    total = jnp.sum(sizes) ** 2 + jnp.sum(sizes**2 * mass / norms)
+    return 16 * float(jnp.finfo(move.dtype).eps) * total

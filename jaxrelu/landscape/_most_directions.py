@@ -28,7 +28,8 @@ from jaxtyping import Array, Float
 
 from jaxrelu._checks import as_floating, check_rank, is_concrete
 from jaxrelu._products import matmul
-from jaxrelu.landscape._global_minima import global_minimum
+from jaxrelu.landscape._global_minima import global_minimum, is_global_minimum
+from jaxrelu.landscape._names import teacher_is_orthonormal
 from jaxrelu.networks import Shallow
 from jaxrelu.networks._initializers import check_sizes
 from jaxrelu.objectives import PopulationLoss
@@ -114,20 +115,18 @@ def most_directions_inequality(
         displacement: (n, d), nonzero.
 
     Raises:
-        ValueError: another teacher, shapes that differ.
+        ValueError: another teacher, no such minimum, shapes that differ.
 
     Cost: one product with the Hessian.
     """
-    minimum = as_floating(minimum, "minimum")
+    minimum = checked_minimum(objective, minimum)
     displacement = as_floating(displacement, "displacement")
-    check_rank(minimum, 2, "minimum", "(n, d)")
     if displacement.shape != minimum.shape or displacement.dtype != minimum.dtype:
         msg = (
             f"displacement is {displacement.shape} {displacement.dtype}; expected "
             f"{minimum.shape} {minimum.dtype}, as the minimum."
         )
         raise ValueError(msg)
-    check_orthonormal(objective)
     return inequality(objective, minimum, displacement)
 
 
@@ -162,19 +161,25 @@ def assignment(teacher: Array, minimum: Array) -> Array:
     return jax.nn.one_hot(nearest, teacher.shape[0], dtype=minimum.dtype)
 
 
-def check_orthonormal(objective: PopulationLoss) -> None:
-    """Refuses teachers that are not orthonormal with outer weights one."""
-    inner, outer = objective.teacher.inner, objective.teacher.outer
-    if not (is_concrete(inner) and is_concrete(outer)):
-        return
-    inner, outer = np.asarray(inner, np.float64), np.asarray(outer)
-    off = np.abs(inner @ inner.T - np.eye(len(inner))).max()
-    if off > 64 * float(jnp.finfo(outer.dtype).eps) or (outer != 1).any():
+def checked_minimum(objective: PopulationLoss, minimum: Any) -> Array:
+    """A differentiable global minimum of an orthonormal teacher, or an error."""
+    minimum = as_floating(minimum, "minimum")
+    check_rank(minimum, 2, "minimum", "(n, d)")
+    teacher = objective.teacher
+    if not (is_concrete(teacher.inner) and is_concrete(teacher.outer)):
+        return minimum
+    if not teacher_is_orthonormal(objective):
         msg = (
-            f"the teacher's Gram matrix is {off:.1e} away from the identity, its outer "
-            f"weights are {outer.tolist()}; expected orthonormal neurons and ones."
+            f"the teacher has neurons {teacher.inner.tolist()} and outer weights "
+            f"{teacher.outer.tolist()}; expected orthonormal neurons and ones."
         )
         raise ValueError(msg)
+    if is_concrete(minimum):
+        test = is_global_minimum(objective, minimum)
+        if not bool(test.differentiable):
+            msg = f"minimum is {test.reason}; expected no zero neuron, and loss 0."
+            raise ValueError(msg)
+    return minimum
 
 
 def transposed_product_bound(rows: Float[Array, "k d"]) -> tuple[Scalar, Scalar]:

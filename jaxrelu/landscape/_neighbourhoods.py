@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import jax.random as jrandom
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from jaxrelu.activations._angle import row_norms, unit_rows
+
 
 class Neighbourhood(eqx.Module):
     r"""$\{W : |w_i - \tilde w_i| \le \varepsilon$ for all $i\}$, orthogonal or not.
@@ -55,17 +57,17 @@ class Neighbourhood(eqx.Module):
         if tolerance is None:
             tolerance = 16 * float(jnp.finfo(weights.dtype).eps)
         move = weights - self.minimum
-        slack = tolerance * (_lengths(self.minimum) + self.radius)
-        inside = _lengths(move) <= self.radius + slack
+        slack = tolerance * (row_norms(self.minimum) + self.radius)
+        inside = row_norms(move) <= self.radius + slack
         if self.orthogonal:
-            along = jnp.sum(move * _units(self.minimum), axis=1)
+            along = jnp.sum(move * self._units(), axis=1)
             inside &= jnp.abs(along) <= slack
         return jnp.all(inside)
 
     def project(self, weights: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The nearest member."""
         move = self.tangent(weights - self.minimum)
-        size = _lengths(move)
+        size = row_norms(move)
         scale = jnp.where(size > self.radius, self.radius / jnp.where(size, size, 1), 1)
         return self.minimum + scale[:, None] * move
 
@@ -77,20 +79,14 @@ class Neighbourhood(eqx.Module):
         move = self.tangent(jrandom.normal(direction, (n, d), dtype))
         share = jrandom.uniform(length, (n,), dtype)
         size = self.radius * share ** (1 / (d - self.orthogonal))
-        return self.minimum + (size / _lengths(move))[:, None] * move
+        return self.minimum + (size / row_norms(move))[:, None] * move
 
     def tangent(self, move: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The part of a displacement that is allowed: orthogonal row by row, or all."""
         if not self.orthogonal:
             return move
-        units = _units(self.minimum)
+        units = self._units()
         return move - jnp.sum(move * units, axis=1, keepdims=True) * units
 
-
-def _lengths(rows: Array) -> Array:
-    return jnp.sqrt(jnp.sum(rows * rows, axis=1))
-
-
-def _units(rows: Array) -> Array:
-    size = _lengths(rows)
-    return rows / jnp.where(size > 0, size, 1)[:, None]
+    def _units(self) -> Float[Array, "n d"]:
+        return unit_rows(self.minimum, row_norms(self.minimum))
