@@ -87,6 +87,7 @@ def plot_cells(
     bar.ax.set_ylim(0, max(float(size.max()), 1e-300))
     bar.set_label(r"$\|\nabla f\|_\infty$", fontsize=9)
     bar.ax.tick_params(labelsize=8)
+    ax.locator_params(nbins=5)
     figure = finish(ax, title, r"$x_1$", r"$x_2$")
     ax.grid(visible=False)
     return figure
