@@ -255,6 +255,8 @@ def test_jacobian_lipschitz_holds(float64, getkey):
         start = tuple(
             jrandom.normal(k, s) for k, s in zip(keys, shapes[:depth], strict=True)
         )
+        if build is smooth:  # large outer weights: the second derivative decides
+            start = (start[0], 20 * start[1])
         radius = 0.5
         where = both if build is smooth else None
         constant = ls.jacobian_lipschitz(build(start), inputs, radius, where)
