@@ -99,5 +99,5 @@ def test_forms_tell_functions_apart(tmp_path):
     for row in found["recovery"]:
         assert row["kinks"] == row["k"]
         assert row["equal"]
-        assert row["distance"] < 1e-8
+        assert row["defect"] < 1e-12
     assert found["cells"] == found["expected cells"] == 12
