@@ -1,5 +1,6 @@
 r"""A grid of problems: cells, and the data and the start of every trial."""
 
+import functools
 import itertools
 import json
 import zlib
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jrandom
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from jaxrelu._checks import check_choice, check_positive
 from jaxrelu.activations import activation as activation_of
@@ -204,14 +205,20 @@ class Grid(eqx.Module):
             A batch, n rounded up to `padded`: the rows beyond n are masked.
         """
         trials = jnp.arange(self.trials) if trials is None else jnp.asarray(trials)
-        keys = jax.vmap(lambda t: self.trial_key(cell, t))(trials)
-        data = self.datasets.get(cell.data)
-        if data is not None:
-            data = (data.inputs.astype(self.dtype), data.targets.astype(self.dtype))
+        keys = jax.vmap(lambda t: jrandom.split(self.trial_key(cell, t), 4))(trials)
+        given = None
+        if cell.data in self.datasets:
+            of = self.datasets[cell.data]
+            given = (of.inputs.astype(self.dtype), of.targets.astype(self.dtype))
         clusters = (min(self.num_clusters, cell.n), self.radius, self.delta)
-        like = cell._replace(n=padded(cell.n), activation="")
-        count = jnp.asarray(cell.n)  # traced: n itself compiles nothing anew
-        found = _draw(keys, count, data, like, clusters, np.dtype(self.dtype))
+        rows, dtype = padded(cell.n), np.dtype(self.dtype)
+        inputs = _inputs(keys[:, 0], given, (cell.data, rows, cell.d), clusters, dtype)
+        kind = (cell.labels, clusters[0])
+        targets = _labels(keys[:, 0], keys[:, 1], inputs, given, kind)
+        inner = _inner(keys[:, 2], cell.k, cell.d, cell.init, dtype)
+        outer = _outer(keys[:, 3], cell.k, cell.outer, dtype)
+        mask = (np.arange(rows) < cell.n).astype(dtype)
+        found = _masked(inputs, targets, inner, outer, jnp.asarray(mask))
         if not bool(jnp.isfinite(found.inputs).all()):
             msg = (
                 f"The centres of {cell} were not found: delta = {self.delta} is too "
@@ -268,49 +275,64 @@ def _check_cell(cell: Cell, datasets: Mapping[str, Dataset]) -> None:
         raise ValueError(msg)
 
 
-def _rows(
-    key: PRNGKeyArray, data: tuple[Array, Array] | None, like: Cell, clusters, dtype
-) -> tuple[Array, Array]:
-    """Inputs and labels of ``like.n`` samples."""
-    for_inputs, for_labels = jrandom.split(key)
-    n, d = like.n, like.d
+@eqx.filter_jit
+def _inputs(keys, given, kind, clusters, dtype):
+    """Inputs of a model, or rows of a data set without replacement."""
+    name, n, d = kind
     number, radius, delta = clusters
-    given = jnp.zeros((n,), dtype)
-    if data is not None:
-        size = data[0].shape[0]
-        # what lies beyond the set is masked
-        chosen = jnp.resize(jrandom.permutation(for_inputs, size), (n,))
-        inputs, given = data[0][chosen], data[1][chosen]
-        if like.labels == "shuffled":
-            given = jnp.resize(jrandom.permutation(for_labels, data[1]), (n,))
-    elif like.data == "sphere":
-        inputs = sphere(for_inputs, n, d, dtype=dtype)
-    elif like.data == "gaussian":
-        inputs = gaussian(for_inputs, n, d, variance=1 / d, dtype=dtype)
-    else:
+
+    def draw(key):
+        if given is not None:
+            return given[0][_chosen(key, given, n)]
+        if name == "sphere":
+            return sphere(key, n, d, dtype=dtype)
+        if name == "gaussian":
+            return gaussian(key, n, d, variance=1 / d, dtype=dtype)
         sizes = {"num_clusters": number, "radius": radius, "delta": delta}
-        inputs = clustered(for_inputs, n, d, **sizes, dtype=dtype)
-    if like.labels == "signs":
-        given = random_signs(for_labels, n, dtype=dtype)
-    elif like.labels == "clusters":
-        given = cluster_signs(n, number, dtype=dtype)
-    elif like.labels == "linear":
-        given = signs(linear_teacher(for_labels, inputs))
-    return inputs, given
+        return clustered(key, n, d, **sizes, dtype=dtype)
+
+    return jax.vmap(draw)(keys)
+
+
+def _chosen(key, given, n):
+    order = jrandom.permutation(key, given[0].shape[0])
+    return jnp.resize(order, (n,))  # what lies beyond the set is masked
 
 
 @eqx.filter_jit
-def _draw(keys, n, data, like, clusters, dtype):
-    """Problems of ``like``'s size, of which the first n rows are samples."""
-    mask = (jnp.arange(like.n) < n).astype(dtype)
+def _labels(input_keys, keys, inputs, given, kind):
+    """Labels; the given ones belong to the rows that the inputs' keys chose."""
+    name, number = kind
+    n, dtype = inputs.shape[1], inputs.dtype
 
-    def one(key):
-        for_data, for_inner, for_outer = jrandom.split(key, 3)
-        inputs, targets = _rows(for_data, data, like, clusters, dtype)
-        inputs, targets = mask[:, None] * inputs, mask * targets
-        norm = jnp.linalg.norm(targets) / jnp.sqrt(n.astype(dtype))
-        inner = inner_weights(for_inner, like.k, like.d, like.init, dtype)
-        outer = outer_weights(for_outer, like.k, None, like.outer, 1.0, dtype)
-        return Problem(inputs, targets, mask, inner, norm * outer)
+    def draw(input_key, key, x):
+        if name == "signs":
+            return random_signs(key, n, dtype=dtype)
+        if name == "linear":
+            return signs(linear_teacher(key, x))
+        if name == "clusters":
+            return cluster_signs(n, number, dtype=dtype)
+        chosen = _chosen(input_key, given, n)
+        if name == "shuffled":
+            return jrandom.permutation(key, given[1])[chosen]
+        return given[1][chosen]
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(draw)(input_keys, keys, inputs)
+
+
+@eqx.filter_jit
+def _inner(keys, k, d, scheme, dtype):
+    return jax.vmap(lambda key: inner_weights(key, k, d, scheme, dtype))(keys)
+
+
+@eqx.filter_jit
+def _outer(keys, k, scheme, dtype):
+    return jax.vmap(lambda key: outer_weights(key, k, None, scheme, 1.0, dtype))(keys)
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(0, 0, 0, 0, None))
+def _masked(inputs, targets, inner, outer, mask):
+    targets = mask * targets
+    norm = jnp.linalg.norm(targets) / jnp.sqrt(jnp.sum(mask))
+    return Problem(mask[:, None] * inputs, targets, mask, inner, norm * outer)

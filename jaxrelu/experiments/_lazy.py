@@ -188,7 +188,7 @@ def lazy_scaling(
 
 @eqx.filter_jit
 def _draw(
-    keys: PRNGKeyArray,
+    keys: Any,
     given: tuple[Array, Array] | None,
     shape: tuple[int, int, int],
     dtype: Any,
