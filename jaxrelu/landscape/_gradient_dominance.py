@@ -9,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrelu._products import matmul
@@ -25,8 +26,10 @@ from jaxrelu.landscape._matrix_products import (
     into,
     onto,
     partial_products,
+    quotient,
     reduced_data,
     reduced_residual,
+    singular_values,
 )
 from jaxrelu.landscape._rates import nonzero_modes
 from jaxrelu.networks import LinearNetwork
@@ -39,7 +42,8 @@ class DominanceChain(eqx.Module):
     Infinity where a bound promises nothing.
 
     Attributes:
-        ratio: at this point; NaN at a minimiser, where it is 0/0.
+        ratio: at this point; NaN at a minimiser, where it is 0/0, and infinite at other
+            critical points.
         lam0: $1/(2\lambda_{\min}(T))$.
         lam1: $1/(2\sigma_{\min}(X)^2\sum_k\sigma_{\min}(A_k)^2\sigma_{\min}(B_k)^2)$.
         lam2: $1/(2\sigma_{\min}(X)^2\sum_k\prod_{j\ne k}s_j^2)$.
@@ -101,7 +105,7 @@ def dominance_chain(objective: SquaredLoss, network: Any) -> DominanceChain:
     resolved = smallest > error
     successful: Any = RESULTS.successful
     return DominanceChain(
-        ratio=jnp.where(square > 0, gap / jnp.where(square > 0, square, 1), jnp.nan),
+        ratio=quotient(gap, square),
         lam0=half_inverse(smallest),
         lam1=half_inverse(size * ends),
         lam2=half_inverse(size * jnp.sum(each**2)),
@@ -114,8 +118,10 @@ def layer_products(
     layers: tuple[Array, ...], radius: Array | float
 ) -> Float[Array, " l"]:
     r"""$\prod_{j\ne k}(s_j - \delta)_+$ with the singular value on the side of use."""
-    over = jnp.stack([onto(layer) for layer in layers])
-    under = jnp.stack([into(layer) for layer in layers])
+    smallest = jnp.stack([singular_values(layer)[-1] for layer in layers])
+    shapes = np.array([layer.shape for layer in layers])
+    over = jnp.where(shapes[:, 0] <= shapes[:, 1], smallest, 0)
+    under = jnp.where(shapes[:, 0] >= shapes[:, 1], smallest, 0)
     over = jnp.maximum(over - radius, 0)
     under = jnp.maximum(under - radius, 0)
     each = []

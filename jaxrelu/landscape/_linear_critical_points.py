@@ -235,7 +235,8 @@ def _check(
     top = jnp.sum(eigenvalues[: first.shape[0]])
     excess = (top - explained) / 2
     fit = spectral_norm(first) * spectral_norm(second) * reduced.largest
-    weight = norm(first) + norm(second)
+    # the size that weights of P* have keeps the test meaningful at the origin
+    weight = norm(first) + norm(second) + jnp.sqrt(spectral_norm(best))
     size = (fit + norm(data.targets)) * reduced.largest * weight
     critical = gradient <= tolerance * size
     return CriticalPointCheck(

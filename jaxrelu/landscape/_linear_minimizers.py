@@ -199,7 +199,7 @@ def _check_depth(depth: int) -> None:
 
 def minimizer_tangent(
     network: LinearNetwork | LinearResidualNetwork,
-    directions: Sequence[Float[Array, "d d"]],
+    directions: Sequence[Float[Array, "_ _"]],
 ) -> tuple[Float[Array, "out in"], ...]:
     r"""The tangent vector of the minimiser set along $\dot C_k = K_kC_k$.
 

@@ -59,7 +59,7 @@ class LocalCertificate(eqx.Module):
 
 
 def local_certificate(
-    objective: SquaredLoss,
+    objective: Any,
     network: Any,
     *,
     step: float | Float[Array, ""] | None = None,
@@ -121,6 +121,8 @@ def _certify(
     mu, smooth, gaps = jax.vmap(at)(radii)
     finite = jnp.isfinite(smooth)
     mu, smooth = jnp.where(finite, mu, 0), jnp.where(finite, smooth, 1)
+    if step is not None:
+        step = jnp.broadcast_to(jnp.asarray(step, dtype), radii.shape)
     tried = certify_local_convergence(gaps, mu, smooth, radii, step)
     # among certified balls the fastest, otherwise the one nearest to a certificate
     worth = jnp.where(tried.certified, 2 - tried.factor, -1 / (1 + tried.margin))

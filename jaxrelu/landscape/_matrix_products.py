@@ -215,6 +215,13 @@ def product_lipschitz(
     return size * jnp.linalg.eigvalsh(pairs)[-1]
 
 
+def quotient(gap: Array, square: Array) -> Array:
+    """Gap over squared gradient: NaN for 0/0, infinite at other critical points."""
+    there = square > 0
+    flat = jnp.where(gap > 0, jnp.inf, jnp.nan)
+    return jnp.where(there, gap / jnp.where(there, square, 1), flat)
+
+
 def half_inverse(mu: Array) -> Array:
     r"""$1/2\mu$, infinite for $\mu \le 0$."""
     return jnp.where(mu > 0, 0.5 / jnp.where(mu > 0, mu, 1), jnp.inf)

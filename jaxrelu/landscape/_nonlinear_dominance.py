@@ -26,7 +26,12 @@ from jaxrelu._products import matmul
 from jaxrelu._results import RESULTS
 from jaxrelu.activations import AbstractActivation
 from jaxrelu.landscape._gauss_newton_spectrum import residual_jacobian
-from jaxrelu.landscape._matrix_products import half_inverse, onto, spectral_norm
+from jaxrelu.landscape._matrix_products import (
+    half_inverse,
+    onto,
+    quotient,
+    spectral_norm,
+)
 from jaxrelu.landscape._minimizer_set import chain_of
 from jaxrelu.landscape._nonlinear_minimizers import OutputActivated
 from jaxrelu.networks import Shallow
@@ -37,7 +42,8 @@ class NonlinearDominance(eqx.Module):
     r"""$f/\|\nabla f\|^2 \le \lambda_0 \le \lambda_1$ at one point.
 
     Attributes:
-        ratio: at this point, NaN where the loss is 0.
+        ratio: at this point; NaN where the loss is 0, infinite at other critical
+            points.
         lam0: $1/(2\lambda_{\min}(JJ^\top))$.
         lam1: $1/2\mu$ by the singular values of features and weights.
         result: `RESULTS.unresolved` where $\lambda_{\min}(JJ^\top)$ is rounding.
@@ -75,7 +81,7 @@ def nonlinear_dominance(objective: SquaredLoss, network: Any) -> NonlinearDomina
     mu = feature_mu(objective, network, 0.0)
     successful: Any = RESULTS.successful
     return NonlinearDominance(
-        ratio=jnp.where(square > 0, gap / jnp.where(square > 0, square, 1), jnp.nan),
+        ratio=quotient(gap, square),
         lam0=half_inverse(values[0]),
         lam1=half_inverse(mu),
         result=RESULTS.where(values[0] > error, successful, RESULTS.unresolved),

@@ -95,7 +95,7 @@ def activation_inverse(activation: AbstractActivation | str) -> Callable[[Any], 
 
 def nonlinear_minimizer(
     data: Dataset,
-    features: Sequence[Float[Array, "n k"]],
+    features: Sequence[Float[Array, "n _"]],
     activation: AbstractActivation | str = "leaky_relu",
     *,
     inverse: Callable | None = None,
