@@ -249,6 +249,7 @@ def test_gauss_newton_is_a_part_and_ignores_targets(float64):
 # ------------------------------------------------------------------- global minima
 
 
+@pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 def test_at_zero_residual_the_curvature_is_exactly_zero(dtype):
     r"""Teacher and student equal, W = I, inputs ±e_i: integers, nothing is rounded.
 
@@ -272,6 +273,7 @@ def test_at_zero_residual_the_curvature_is_exactly_zero(dtype):
     close(jnp.asarray(values), np.array([0.0] * 16 + [2.0] * 4), dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float64"], indirect=True)
 def test_bottleneck_at_its_minimum_with_a_residual(dtype):
     r"""Best approximation of rank 1 to diag(2, 1): residual diag(0, -1).
 
@@ -292,6 +294,7 @@ def test_bottleneck_at_its_minimum_with_a_residual(dtype):
     close(jr.spectrum(H.gauss_newton).values, np.array([4.0, 2, 2, 0]), dtype)
 
 
+@pytest.mark.parametrize("dtype", ["float64"], indirect=True)
 def test_smooth_neuron_at_its_minimum_with_a_residual(dtype):
     r"""GELU at inputs ±1 with targets -1: w = 0 is the global minimum, residual (1, 1).
 

@@ -73,6 +73,7 @@ def expanded(table):
 # ------------------------------------------------------------------ who they are
 
 
+@pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 def test_members_have_loss_zero_and_are_found_out(dtype, getkey):
     teacher = jrandom.normal(getkey(), (3, 4), dtype)
     F = jr.PopulationLoss(jr.Shallow(teacher, jnp.asarray([1.0, 0.5, 2.0], dtype)))

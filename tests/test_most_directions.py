@@ -302,7 +302,9 @@ def test_slack_without_the_table(float64, getkey):
 # ------------------------------------------------------------------ neighbourhoods
 
 
-@pytest.mark.parametrize("orthogonal", [True, False])
+@pytest.mark.parametrize(
+    ("dtype", "orthogonal"), [("float32", True), ("float64", False)], indirect=["dtype"]
+)
 def test_neighbourhoods(orthogonal, dtype, getkey):
     minimum = jrandom.normal(getkey(), (3, 3), dtype)
     near = ls.Neighbourhood(minimum, 0.1, orthogonal=orthogonal)

