@@ -355,6 +355,8 @@ def test_bad_input(arguments, match):
 
 def test_bad_input_of_other_kinds():
     with pytest.raises(TypeError, match="expected a number"):
+        symmetric_minimum("II", "7")
+    with pytest.raises(TypeError, match="expected a number"):
         symmetric_minimum("A", "six")
     with pytest.raises(ValueError, match="expected 5"):
         symmetric_critical_point((4, 1), [1.0, 0.0])

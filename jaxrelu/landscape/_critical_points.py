@@ -58,7 +58,7 @@ def find_critical_points(
     $\lVert\nabla F\rVert$ falls below $10^{-3}$, $10^{-4}$, ... of the teacher's scale.
     With $n > k$, a run within a tenth of a global minimum, row by row, is taken to it:
     descent would need some $\lVert\nabla F\rVert^{-1/2}$ steps. What is left goes to
-    the nearest critical point of any kind by a Levenberg-Marquardt iteration. Which of
+    a critical point of any kind by a Levenberg-Marquardt iteration. Which of
     the three it was, how far it went, and the losses before and after stand in `Runs`.
 
     Runs are independent of each other and of the number of starts. On a CPU, split
@@ -167,10 +167,10 @@ def refine_critical_points(
 ) -> CriticalPoints:
     r"""The critical points near given points; saddles as well as minima.
 
-    A Levenberg-Marquardt iteration on $\nabla F = 0$ from each of them: it goes to the
-    nearest zero of the gradient, whatever its inertia, and says how far that was
-    (`Runs.moved`). With ``descend`` gradient descent goes first, as in
-    `find_critical_points`.
+    A Levenberg-Marquardt iteration on $\nabla F = 0$ from each of them: it goes to
+    a zero of the gradient, whatever its inertia; from far away that need not be the
+    nearest. How far it was is in `Runs.moved`. With ``descend`` gradient descent goes
+    first, as in `find_critical_points`.
 
     Args:
         objective: a population loss.

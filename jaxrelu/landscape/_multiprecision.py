@@ -50,7 +50,8 @@ def as_number(x: Any, name: str) -> Any:
     import mpmath
 
     try:
-        finite = math.isfinite(float(x))
+        number = None if isinstance(x, str) else x
+        finite = math.isfinite(float(number))  # pyright: ignore[reportArgumentType]
     except (TypeError, ValueError):
         msg = f"{name} is {x!r}; expected a number, integer or real."
         raise TypeError(msg) from None
