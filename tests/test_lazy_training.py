@@ -32,7 +32,7 @@ def test_exponents(relu, softplus):
         assert found.converged.all()
         law = found.exponent("deviation")
         assert abs(law.exponent - rate) < 0.1
-        assert law.error < 0.06
+        assert law.error < 0.08
         assert abs(found.exponent("distance").exponent) < 0.05
     assert abs(relu.exponent("flip_fraction").exponent + 0.5) < 0.1
 

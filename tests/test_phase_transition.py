@@ -155,20 +155,20 @@ def test_padding_changes_nothing(float64):
         jnp.asarray(1e-2), jnp.int32(300), jnp.int32(40), jnp.asarray(1.0)
     )
     problems = grid.problems(cells[0])
-    assert problems.targets.shape == (3, 8)
-    cut = lambda x: x[:, :4] if x.shape[1] == 8 else x
+    assert problems.targets.shape == (3, 32)
+    cut = lambda x: x[:, :4] if x.shape[1] == 32 else x
     bare = jax.tree.map(cut, problems)
     device = tuple(jax.devices()[:1])
     one = _fitting.fit_both(act, problems, budget, device)
     two = _fitting.fit_both(act, bare, budget, device)
     for name, values in one.items():
         np.testing.assert_allclose(values, two[name], rtol=1e-4, err_msg=name)
-    sizes = [_grid.padded(n) for n in (1, 8, 9, 33, 63, 65, 100, 200, 1000)]
-    assert sizes == [8, 8, 16, 40, 64, 80, 112, 224, 1024]
+    sizes = [_grid.padded(n) for n in (1, 32, 33, 100, 129, 200, 300, 1000)]
+    assert sizes == [32, 32, 64, 128, 160, 224, 320, 1024]
 
 
 def test_shapes_share_programs_and_order_does_not_matter(float64, whole, traced):
-    assert traced == [(1, 8)]  # five cells, n from 4 to 8; one run on each device
+    assert traced == [(1, 32)]  # five cells, n from 4 to 8; one run on each device
     backwards = phase_transition(make_grid(CELLS[::-1]), batch_size=7)
     for name in ("gd_residual", "gd_steps"):
         values = getattr(backwards, name)[::-1]

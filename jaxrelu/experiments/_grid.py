@@ -229,12 +229,12 @@ class Grid(eqx.Module):
 
 
 def padded(n: int) -> int:
-    """The next multiple of 8, or of an eighth of the next power of two if larger.
+    """The next multiple of 32, or of an eighth of the next power of two if larger.
 
-    Cells whose n round to the same number share a compiled program; from 32 on that is
-    at most a quarter more samples.
+    Cells whose n round to the same number share a compiled program; from 128 on that
+    is at most a quarter more samples, and below a step costs its overhead anyway.
     """
-    unit = max(8, 1 << max(n.bit_length() - 3, 0))
+    unit = max(32, 1 << max(n.bit_length() - 3, 0))
     return -(-n // unit) * unit
 
 
