@@ -18,8 +18,13 @@ from jaxrelu.landscape import (
     starting_weights,
     z_score,
 )
-from jaxrelu.landscape._first_order import Problem, angle_and_sine, gradients, losses
-from jaxrelu.landscape._polish import newton, polish
+from jaxrelu.landscape.search._first_order import (
+    Problem,
+    angle_and_sine,
+    gradients,
+    losses,
+)
+from jaxrelu.landscape.search._polish import newton, polish
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
 

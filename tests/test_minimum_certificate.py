@@ -17,8 +17,13 @@ from jaxrelu.landscape import (
     symmetric_minimum,
     third_derivative_bound,
 )
-from jaxrelu.landscape._balls import FLOAT64, Ball, arctangent, multiprecision
-from jaxrelu.landscape._enclosures import (
+from jaxrelu.landscape.certificates._balls import (
+    FLOAT64,
+    Ball,
+    arctangent,
+    multiprecision,
+)
+from jaxrelu.landscape.certificates._enclosures import (
     gradient_enclosure,
     hessian_enclosure,
     loss_enclosure,

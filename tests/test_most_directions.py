@@ -12,8 +12,8 @@ import pytest
 
 import jaxrelu as jr
 from jaxrelu import landscape as ls
-from jaxrelu.landscape._direction_search import rounding_of_sides
-from jaxrelu.landscape._most_directions import inequality
+from jaxrelu.landscape.global_minima._direction_search import rounding_of_sides
+from jaxrelu.landscape.global_minima._most_directions import inequality
 
 
 def loss_of(k, d=None, dtype=None):

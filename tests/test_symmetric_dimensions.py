@@ -14,7 +14,7 @@ from jaxrelu.landscape import (
     symmetric_critical_point,
     symmetric_minimum,
 )
-from jaxrelu.landscape._blocks import loss
+from jaxrelu.landscape.families._blocks import loss
 
 
 FIRST_MINIMUM = {

@@ -16,7 +16,7 @@ from jaxrelu.landscape import (
     symmetric_critical_point,
     symmetric_minimum,
 )
-from jaxrelu.landscape._blocks import (
+from jaxrelu.landscape.families._blocks import (
     assemble,
     entries,
     flatten,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrelu.landscape._names import family_name, merged_students
-from jaxrelu.landscape._symmetry import isotropy, matching, table
+from jaxrelu.landscape.search._names import family_name, merged_students
+from jaxrelu.landscape.search._symmetry import isotropy, matching, table
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
 

@@ -18,13 +18,13 @@ from jaxrelu.experiments._cells import (
     write_arrays,
 )
 from jaxrelu.landscape import CriticalPoints, Runs, classify
-from jaxrelu.landscape._critical_points import (
+from jaxrelu.landscape.search._critical_points import (
     check_count,
     default_rate,
     problem_of,
     run_starts,
 )
-from jaxrelu.landscape._runs import outcomes
+from jaxrelu.landscape.search._runs import outcomes
 from jaxrelu.objectives import PopulationLoss
 
 
