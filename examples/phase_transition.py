@@ -153,10 +153,11 @@ def threshold_table(result: PhaseTransition, caption: str) -> Table:
             value = f"{fit.threshold:.3g}" if np.isfinite(fit.threshold) else "–"
             width = f"{fit.width:.2g}" if np.isfinite(fit.width) else "–"
             row += [value, f"[{low}, {high}]", width]
+            row.append(f"{fit.deviance:.1f} / {fit.freedom}")
         rows.append(tuple(row))
     columns = ["series"]
     for test in TESTS:
-        columns += [f"{test}: kd/n", "95 %", "width"]
+        columns += [f"{test}: kd/n", "95 %", "width", "deviance"]
     return Table(columns=tuple(columns), rows=rows, caption=caption)
 
 
@@ -293,7 +294,9 @@ def story(
             "Thresholds: kd/n at which half of the runs succeed, with profile "
             "likelihood intervals; the width is the distance in log(kd/n) from 10 % "
             "to 90 %, and 0 where the data are separated. A dash: all runs or none "
-            "succeeded, or success does not grow with kd/n."
+            "succeeded, or success does not grow with kd/n. Deviance is beside its "
+            "degrees of freedom: where it is far larger, as for ReLU, whose shares "
+            "stay below one, the curve is not logistic and intervals are too narrow."
         ),
         Heading("In three lines of Python"),
         Code(THREE_LINES),
