@@ -9,7 +9,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(p for p in (ROOT / "docs").glob("*.md") if "::" in p.read_text())
-ALIASES = {"lemmas": "theory_lemmas", "runs": "theory_runs"}
+ALIASES = {
+    "lemmas": "theory_lemmas",
+    "runs": "theory_runs",
+    "phase": "phase_transition",
+    "fit": "transition_fit",
+    "lazy": "lazy_training",
+}
 
 
 def functions_in(name):
