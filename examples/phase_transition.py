@@ -285,8 +285,7 @@ def story(
         Text(
             "Handwritten digits (parity, d = 64, k = 2) and breast cancer (d = 30, "
             "k = 4), n rows without replacement, with their own labels and with the "
-            "same labels in random order. Labels that follow the inputs are fitted "
-            "with fewer weights than random ones."
+            "same labels in random order."
         ),
         tables["real"],
         Picture(pictures["transition_real"], bars, "Success on real data."),

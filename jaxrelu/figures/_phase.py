@@ -87,7 +87,8 @@ def plot_transition(
         ax.plot([], [], ls="--", lw=1.4, color=GREY, label="logistic fit")
     ax.axvline(1, color=GREY, ls=":", lw=1.4, label=r"$kd = n$")
     ax.set_xscale("log")
-    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if fine[0] <= t <= fine[-1]]
+    low, high = min(fine[0], 1), max(fine[-1], 1)
+    ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if low <= t <= high]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
     ax.set_ylim(-0.04, 1.04)
@@ -139,9 +140,8 @@ def plot_success(
         vmin=0,
         vmax=1,
     )
-    ends = np.array([max(n[0], kd[0]), min(n[-1], kd[-1])])
-    if ends[0] < ends[1]:
-        ends = ends * np.array([0.8, 1.25])
+    across, up = _edges(n), _edges(kd)
+    ends = np.array([max(across[0], up[0]), min(across[-1], up[-1])])
     ax.plot(ends, ends, color="white", lw=3.2)
     ax.plot(ends, ends, color=INK, ls=":", lw=1.6, label=r"$n = kd$")
     ax.set_xscale("log")
