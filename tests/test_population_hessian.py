@@ -278,3 +278,14 @@ def test_what_has_no_closed_form_is_refused(getkey):
         jr.hessian(F, jr.Shallow.orthonormal(3), where=lambda net: net.outer)
     with pytest.raises(TypeError, match="objective is a"):
         jr.hessian(lambda net: 0.0, jr.Shallow.orthonormal(3))
+
+
+def test_matrix_inside_a_program(getkey, float64):
+    W = jax.random.normal(getkey(), (3, 4), float64)
+    W = W.at[1].set(2 * W[0])
+    F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 4))
+    outside = jr.hessian(F, W).as_matrix()
+    inside = jax.jit(lambda F, W: jr.hessian(F, W).as_matrix())(F, W)
+    np.testing.assert_allclose(inside, outside, rtol=0, atol=1e-15)
+    many = jax.vmap(lambda W: jr.hessian(F, W).as_matrix())(W[None])
+    np.testing.assert_allclose(many[0], outside, rtol=0, atol=1e-15)

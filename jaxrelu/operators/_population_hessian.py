@@ -105,6 +105,9 @@ class PopulationHessian(AbstractSymmetricOperator):
 
     def as_matrix(self) -> Float[Array, "rows cols"]:
         """`blocks` as an (nd, nd) matrix, at the same cost."""
+        if not is_concrete(self.units):
+            self._require_bytes(self.shape[0] ** 2, "A Hessian")
+            return _dense_by_rows(self)
         return _matrix(self.blocks())
 
     def _require_bytes(self, numbers: int, what: str) -> None:
@@ -202,27 +205,45 @@ def _own_blocks(hessian: PopulationHessian) -> Array:
     return curved + hessian.traces[:, None, None] * flat
 
 
-@jax.jit
-def _dense(hessian: PopulationHessian) -> Array:
+def _row_of_blocks(hessian: PopulationHessian) -> tuple[Any, tuple[Array, ...]]:
+    """A function to H's blocks [a, j, b] of one neuron i, and what it maps over."""
     n, d = len(hessian.gates), hessian.units.shape[1]
     units = hessian.units[:n]
-    own = _own_blocks(hessian)
-    # indices [i, a, j, b]: one loop over the result, no array of its size beside it
-    pair = lambda x: x[:, None, :, None]
-    sides = pair(hessian.sides[:, :n])
-    first, second = units[:, :, None, None], units.T[None, :, :, None]
-    third, fourth = units[:, None, None, :], units[None, None, :, :]
-    entries = pair(hessian.long) * (second + sides * first) * (fourth + sides * third)
-    entries -= pair(hessian.short) * (second - sides * first) * (fourth - sides * third)
-    eye = jnp.eye(d, dtype=bool)[None, :, None, :]
-    entries += jnp.where(eye, pair(hessian.gates), 0)
-    same = jnp.eye(n, dtype=bool)[:, None, :, None]
-    return entries + jnp.where(same, own[:, :, None, :], 0)
+    columns, third = units.T[:, :, None], units[None, :, :]
+    eye = jnp.eye(d, dtype=bool)[:, None, :]
+
+    def blocks(unit, side, long, short, gates, own, at):
+        side, long, short, gates = (
+            x[None, :, None] for x in (side, long, short, gates)
+        )
+        one, two = unit[:, None, None], unit[None, None, :]
+        entries = long * (columns + side * one) * (third + side * two)
+        entries -= short * (columns - side * one) * (third - side * two)
+        entries += jnp.where(eye, gates, 0)
+        return entries + jnp.where(at[None, :, None], own[:, None, :], 0)
+
+    pairs = (hessian.sides[:, :n], hessian.long, hessian.short, hessian.gates)
+    return blocks, (units, *pairs, _own_blocks(hessian), jnp.eye(n, dtype=bool))
+
+
+@jax.jit
+def _dense(hessian: PopulationHessian) -> Array:
+    # one loop over the result, no array of its size beside it
+    blocks, rows = _row_of_blocks(hessian)
+    return jax.vmap(blocks)(*rows)
+
+
+@jax.jit
+def _dense_by_rows(hessian: PopulationHessian) -> Array:
+    """`_dense` as a matrix, for programs: fused into one loop, reshaping is slow."""
+    blocks, rows = _row_of_blocks(hessian)
+    size = hessian.gates.shape[-1] * hessian.units.shape[1]
+    return jax.lax.map(lambda row: blocks(*row), rows).reshape(size, size)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _matrix(blocks: Array) -> Array:
-    """The same buffer with two axes. Inside `_dense` it would slow the loop."""
+    """The same buffer with two axes."""
     n, d = blocks.shape[:2]
     return blocks.reshape(n * d, n * d)
 
