@@ -6,43 +6,36 @@ python benchmarks/jacobian_spectrum.py --quick    the smallest size, under 2 min
 See README.md in this folder for what is measured and how.
 """
 
-import argparse
-import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
+from _command import (
+    DTYPES,
+    Benchmark,
+    Runner,
+    by_cell,
+    parser,
+    run,
+    say,
+    spend,
+)
 from _harness import (
-    CACHE,
-    RESULTS,
     Candidate,
-    Limits,
     Row,
     Sizes,
-    available_memory,
-    find_interpreter,
-    run_cell,
 )
 from _problem import Problem, cached_problem, cached_reference, structured_gram
 from _report import (
     Target,
-    environment,
-    hardware_name,
-    is_busy,
     ratio,
     rows_table,
-    settings,
     summary_table,
-    targets_table,
-    write,
 )
 
 
 SIZES = ((512, 64, 256), (1024, 128, 512), (2048, 256, 1024), (2048, 512, 2048))
 LARGE = (8192, 256, 1024)
-DTYPES = ("float32", "float64")
 COLUMNS = ("err σ_min", "bound σ_min", "err σ_max", "err all", "err Gram")
 MEMORY_CONSTANT = 8.0
 """Matrices' worth of n^2 + n(d + k) numbers that count as "of that order"."""
@@ -317,61 +310,30 @@ def _rate(row: Row) -> float:
     return row.accuracy["flop"] / row.median_s
 
 
-def measure(
-    options: argparse.Namespace, interpreters: dict, device: dict
-) -> Iterator[list[Row]]:
+def measure(runner: Runner) -> Iterator[tuple[list[Row], str]]:
     """All cells: the machine's rates, the sizes, and the large one."""
-    chosen = set(options.only or [c.name for c in (*CANDIDATES, *GEMMS)])
-    deadline = time.monotonic() + 60 * options.max_minutes
-    memory = int(1e9 * (options.memory_gb or 0.8e-9 * available_memory()))
-    limits = Limits(
-        call_seconds=options.call_seconds,
-        steady_seconds=options.steady_seconds,
-        rounds=options.rounds,
-        memory_bytes=memory,
-        device_bytes=int(0.9 * device.get("bytes", 0)) or memory,
-        deadline=deadline,
-    )
-    platform = device["platform"]
-    side = options.gemm or (2048 if platform == "cpu" else 8192)
-    cells: list[tuple[tuple[Candidate, ...], tuple[int, int, int]]]
-    cells = [(GEMMS, (side, 1, 2))]
-    cells += [(CANDIDATES, size) for size in options.sizes]
+    options = runner.options
+    side = options.gemm or (2048 if runner.device["platform"] == "cpu" else 8192)
+    sized: list[tuple[tuple[Candidate, ...], tuple[int, int, int]]]
+    sized = [(GEMMS, (side, 1, 2))]
+    sized += [(CANDIDATES, size) for size in options.sizes]
     if options.large:
         large = tuple(c for c in CANDIDATES if c.name in LARGE_NAMES)
-        cells.append((large, LARGE))
-    for candidates, (n, d, k) in cells:
-        candidates = [c for c in candidates if c.name in chosen]
+        sized.append((large, LARGE))
+    for every, (n, d, k) in sized:
+        candidates = runner.chosen(every)
         problem_path = cached_problem(options.cache, n, d, k)
         accuracy = Accuracy(dict(np.load(problem_path)), np.ones(1))
         if candidates and candidates[0].kind != "flop":
-            _say(f"reference for n={n}, d={d}, k={k} (kept for the next run)")
+            say(f"reference for n={n}, d={d}, k={k} (kept for the next run)")
             values, method = cached_reference(options.cache, problem_path)
             accuracy = Accuracy(dict(np.load(problem_path)), values)
             condition = values[-1] / values[0]
-            _say(f"reference: {method}; condition number {condition:.3g}")
+            say(f"reference: {method}; condition number {condition:.3g}")
+        sizes = {"n": n, "d": d, "k": k}
         for dtype in options.dtypes:
-            _say(f"--- n={n}, d={d}, k={k}, {dtype}")
-            found = run_cell(
-                candidates,
-                problem_path,
-                {"n": n, "d": d, "k": k},
-                dtype,
-                interpreters=interpreters,
-                limits=limits,
-                accuracy=accuracy,
-                say=_say,
-                pause=options.pause,
-            )
-            print("\n" + _cell_table(found) + "\n", flush=True)
-            yield found
-
-
-_START = time.monotonic()
-
-
-def _say(line: str) -> None:
-    print(f"[{time.monotonic() - _START:6.1f} s] {line}", flush=True)
+            found = runner.cell(candidates, problem_path, sizes, dtype, accuracy)
+            yield found, _cell_table(found)
 
 
 def _cell_table(rows: Sequence[Row]) -> str:
@@ -388,47 +350,12 @@ def _cell_table(rows: Sequence[Row]) -> str:
 def _sections(rows: Sequence[Row]) -> list[tuple[str, str]]:
     spectra = [row for row in rows if row.kind != "flop"]
     sections = [("Steady time", summary_table(spectra, "ours"))]
-    cells = dict.fromkeys((*row.sizes.values(), row.dtype) for row in rows)
-    for cell in cells:
-        found = [r for r in rows if (*r.sizes.values(), r.dtype) == cell]
-        n, d, k, dtype = cell
-        heading = f"n = {n}, d = {d}, k = {k}, {dtype}"
+    for heading, found in by_cell(rows):
         if found[0].kind == "flop":
+            n, dtype = found[0].sizes["n"], found[0].dtype
             heading = f"Rate of matrix products, {n} × {n}, {dtype}"
         sections.append((heading, _cell_table(found)))
     return sections
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; ``--quick`` narrows the sizes and the spending."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="the smallest size only")
-    add("--sizes", nargs="+", type=_size, metavar="N,D,K", help="other sizes")
-    add("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    add("--only", nargs="+", metavar="NAME", help="these candidates only")
-    add("--no-large", dest="large", action="store_false", help="without n = 8192")
-    add("--gemm", type=int, metavar="N", help="side of the products that give the rate")
-    add("--rounds", type=int, default=5, help="rounds of alternating timed calls")
-    add("--steady-seconds", type=float, help="timed calls of one candidate in one cell")
-    add("--call-seconds", type=float, help="longest single call, compilation included")
-    add("--memory-gb", type=float, help="per candidate; default 80 %% of what is free")
-    add("--max-minutes", type=float, default=35.0, help="then nothing new is started")
-    add("--pause", type=float, default=0.1, help="seconds between turns")
-    add("--peers-python", help="Python with torch and nngeometry")
-    add("--nt-python", help="Python with neural-tangents and its old JAX")
-    add("--in-process", action="store_true", help="no child processes (debugging)")
-    add("--output", type=Path, default=RESULTS, help="folder of the report")
-    add("--stem", help="file name of the report; default: the hardware's name")
-    add("--cache", type=Path, default=CACHE, help="folder of problems and references")
-    options = parser.parse_args(arguments)
-    options.large = options.large and not (options.quick or options.sizes)
-    options.sizes = options.sizes or (SIZES[:1] if options.quick else SIZES)
-    options.steady_seconds = options.steady_seconds or (5.0 if options.quick else 30.0)
-    options.call_seconds = options.call_seconds or (20.0 if options.quick else 100.0)
-    return options
 
 
 def _size(text: str) -> tuple[int, int, int]:
@@ -436,54 +363,33 @@ def _size(text: str) -> tuple[int, int, int]:
     return n, d, k
 
 
+BENCHMARK = Benchmark(
+    "jacobian_spectrum",
+    "Jacobian spectrum at initialisation",
+    "",
+    (*CANDIDATES, *GEMMS),
+    spectrum_targets,
+    _sections,
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, writes the report; returns the exit status."""
-    options = parse(arguments)
-    interpreters = {
-        "main": "inline" if options.in_process else sys.executable,
-        "peers": find_interpreter(
-            ".venv-peers", "JAXRELU_BENCH_PEERS", options.peers_python
-        ),
-        "nt": find_interpreter(".venv-nt", "JAXRELU_BENCH_NT", options.nt_python),
-    }
-    record = environment(interpreters)
-    if is_busy(record):
-        load = record["load_at_start"]
-        _say(f"warning: load average {load}: this machine is busy, times will be off")
-    rows: list[Row] = []
-    for cell in measure(options, interpreters, record["device"]):
-        rows += cell
-        paths = _write(options, record, rows)  # a run that is cut short leaves these
-    print(targets_table(spectrum_targets(rows, record["device"]["platform"])))
-    _say("wrote " + " and ".join(str(path) for path in paths))
-    return 0
-
-
-def _write(
-    options: argparse.Namespace, record: dict, rows: Sequence[Row]
-) -> tuple[Path, Path]:
-    versions = {**record["versions"], **_versions(rows)}
-    record = {**record, "versions": versions}
-    record["load_at_end"] = round(os.getloadavg()[0], 2)
-    targets = spectrum_targets(rows, record["device"]["platform"])
-    return write(
-        options.output,
-        options.stem or hardware_name(record) + "-quick" * options.quick,
-        "Jacobian spectrum at initialisation",
-        record,
-        [("Targets", targets_table(targets)), *_sections(rows)],
-        {
-            "benchmark": "jacobian_spectrum",
-            "settings": settings(options),
-            "rows": [row.as_dict() for row in rows],
-            "targets": [{**t._asdict(), "met": t.met} for t in targets],
-        },
+    made = parser(
+        __doc__,
+        minutes=35.0,
+        peers="torch and nngeometry",
+        nt="neural-tangents and its old JAX",
     )
-
-
-def _versions(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    environments = {c.name: c.environment for c in (*CANDIDATES, *GEMMS)}
-    return {environments[r.candidate]: r.versions for r in rows if r.versions}
+    add = made.add_argument
+    add("--sizes", nargs="+", type=_size, metavar="N,D,K", help="other sizes")
+    add("--no-large", dest="large", action="store_false", help="without n = 8192")
+    add("--gemm", type=int, metavar="N", help="side of the products that give the rate")
+    options = made.parse_args(arguments)
+    options.large = options.large and not (options.quick or options.sizes)
+    options.sizes = options.sizes or (SIZES[:1] if options.quick else SIZES)
+    spend(options, quick=(5.0, 20.0), full=(30.0, 100.0))
+    return run(BENCHMARK, options, measure)
 
 
 if __name__ == "__main__":

@@ -6,41 +6,32 @@ python benchmarks/minimizer_spectra.py --quick    d = 8, l = 2, 3
 See README.md in this folder for how time and memory are taken.
 """
 
-import argparse
-import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
+from _command import (
+    Benchmark,
+    Runner,
+    parser,
+    run,
+    spend,
+)
 from _harness import (
-    CACHE,
-    RESULTS,
     Candidate,
-    Limits,
     Row,
     Sizes,
-    available_memory,
-    run_cell,
 )
 from _hessian_problem import cached
 from _minimizer_problem import minimizer_problem, numpy_spectrum
 from _report import (
     Target,
-    environment,
-    hardware_name,
-    is_busy,
     ratio,
     rows_table,
-    settings,
     summary_table,
-    targets_table,
-    write,
 )
 
 
-DTYPES = ("float32", "float64")
 SIZES = (8, 16, 32)
 DEPTHS = (2, 3, 4, 5)
 COLUMNS = ("err λ", "err λ_min")
@@ -94,8 +85,9 @@ class SpectrumAccuracy:
         }
 
 
-def spectra_targets(rows: Sequence[Row]) -> list[Target]:
+def spectra_targets(rows: Sequence[Row], platform: str = "cpu") -> list[Target]:
     """T beside the dense Hessian, and its error."""
+    del platform
     table = {(row.candidate, *row.sizes.values(), row.dtype): row for row in rows}
     targets = []
     for row in rows:
@@ -115,18 +107,9 @@ def spectra_targets(rows: Sequence[Row]) -> list[Target]:
     return targets
 
 
-def measure(options: argparse.Namespace) -> Iterator[list[Row]]:
+def measure(runner: Runner) -> Iterator[tuple[list[Row], str]]:
     """One cell and dtype after the other."""
-    memory = int(0.8 * available_memory())
-    limits = Limits(
-        call_seconds=options.call_seconds,
-        steady_seconds=options.steady_seconds,
-        rounds=options.rounds,
-        memory_bytes=memory,
-        device_bytes=memory,
-        deadline=time.monotonic() + 60 * options.max_minutes,
-    )
-    main_python = "inline" if options.in_process else sys.executable
+    options = runner.options
     for size in options.sizes:
         for depth in options.depths:
             problem = cached(
@@ -134,101 +117,40 @@ def measure(options: argparse.Namespace) -> Iterator[list[Row]]:
                 lambda size=size, depth=depth: minimizer_problem(size, depth),
             )
             judge = SpectrumAccuracy(numpy_spectrum(dict(np.load(problem))))
+            sizes = {"d": size, "l": depth}
             for dtype in options.dtypes:
-                _say(f"--- d = {size}, l = {depth}, {dtype}")
-                found = run_cell(
-                    list(CANDIDATES),
-                    problem,
-                    {"d": size, "l": depth},
-                    dtype,
-                    interpreters={"main": main_python},
-                    limits=limits,
-                    accuracy=judge,
-                    say=_say,
-                    pause=options.pause,
-                )
-                print("\n" + rows_table(found, COLUMNS) + "\n", flush=True)
-                yield found
+                found = runner.cell(CANDIDATES, problem, sizes, dtype, judge)
+                yield found, rows_table(found, COLUMNS)
 
 
-_START = time.monotonic()
+def _sections(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    return [
+        ("All cells", summary_table(rows, "ours")),
+        ("Each row", rows_table(rows, COLUMNS)),
+    ]
 
 
-def _say(line: str) -> None:
-    print(f"[{time.monotonic() - _START:6.1f} s] {line}", flush=True)
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; ``--quick`` narrows the sizes and the spending."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="small sizes only")
-    add("--sizes", nargs="+", type=int, metavar="D", help="dimension of the layers")
-    add("--depths", nargs="+", type=int, metavar="L", help="number of layers")
-    add("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    add("--rounds", type=int, default=5, help="rounds of alternating timed calls")
-    add("--steady-seconds", type=float, help="timed calls of one candidate in one cell")
-    add("--call-seconds", type=float, help="longest single call, compilation included")
-    add("--max-minutes", type=float, default=45.0, help="then nothing new is started")
-    add("--pause", type=float, default=0.1, help="seconds between turns")
-    add("--in-process", action="store_true", help="no child processes (debugging)")
-    add("--output", type=Path, default=RESULTS, help="folder of the report")
-    add("--stem", help="file name of the report; default: the hardware's name")
-    add("--cache", type=Path, default=CACHE, help="folder of problems")
-    options = parser.parse_args(arguments)
-    quick = options.quick
-    options.sizes = options.sizes or (SIZES[:1] if quick else SIZES)
-    options.depths = options.depths or (DEPTHS[:2] if quick else DEPTHS)
-    options.steady_seconds = options.steady_seconds or (2.0 if quick else 20.0)
-    options.call_seconds = options.call_seconds or (60.0 if quick else 300.0)
-    return options
+BENCHMARK = Benchmark(
+    "minimizer_spectra",
+    "Hessian spectra at global minimisers of linear networks",
+    "minimizers-",
+    CANDIDATES,
+    spectra_targets,
+    _sections,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, writes the report; returns the exit status."""
-    options = parse(arguments)
-    record = environment({"main": "inline" if options.in_process else sys.executable})
-    if is_busy(record):
-        load = record["load_at_start"]
-        _say(f"warning: load average {load}: this machine is busy, times will be off")
-    rows: list[Row] = []
-    paths: tuple[Path, ...] = ()
-    for found in measure(options):
-        rows += found
-        paths = _write(options, record, rows)  # a run that is cut short leaves these
-    print(targets_table(spectra_targets(rows)))
-    _say("wrote " + " and ".join(str(path) for path in paths))
-    return 0
-
-
-def _write(
-    options: argparse.Namespace, record: dict, rows: Sequence[Row]
-) -> tuple[Path, Path]:
-    found = [row.versions for row in rows if row.versions]
-    versions = {"main": found[-1]} if found else {}
-    record = {**record, "versions": {**record["versions"], **versions}}
-    record["load_at_end"] = round(os.getloadavg()[0], 2)
-    targets = spectra_targets(rows)
-    stem = f"minimizers-{hardware_name(record)}" + "-quick" * options.quick
-    return write(
-        options.output,
-        options.stem or stem,
-        "Hessian spectra at global minimisers of linear networks",
-        record,
-        [
-            ("Targets", targets_table(targets)),
-            ("All cells", summary_table(rows, "ours")),
-            ("Each row", rows_table(rows, COLUMNS)),
-        ],
-        {
-            "benchmark": "minimizer_spectra",
-            "settings": settings(options),
-            "rows": [row.as_dict() for row in rows],
-            "targets": [{**t._asdict(), "met": t.met} for t in targets],
-        },
-    )
+    made = parser(__doc__, minutes=45.0)
+    add = made.add_argument
+    add("--sizes", nargs="+", type=int, metavar="D", help="dimension of the layers")
+    add("--depths", nargs="+", type=int, metavar="L", help="number of layers")
+    options = made.parse_args(arguments)
+    options.sizes = options.sizes or (SIZES[:1] if options.quick else SIZES)
+    options.depths = options.depths or (DEPTHS[:2] if options.quick else DEPTHS)
+    spend(options, quick=(2.0, 60.0), full=(20.0, 300.0))
+    return run(BENCHMARK, options, measure)
 
 
 if __name__ == "__main__":

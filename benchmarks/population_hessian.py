@@ -7,24 +7,24 @@ See README.md in this folder for what is measured and how.
 """
 
 import argparse
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from _command import (
+    Benchmark,
+    Runner,
+    by_cell,
+    parser,
+    run,
+    spend,
+)
 from _harness import (
-    CACHE,
-    RESULTS,
     Candidate,
-    Limits,
     Row,
     Sizes,
-    available_memory,
-    find_interpreter,
-    run_cell,
 )
 from _hessian_problem import (
     POINTS,
@@ -40,20 +40,13 @@ from _hessian_problem import (
 from _problem import make_problem
 from _report import (
     Target,
-    environment,
-    hardware_name,
-    is_busy,
     ratio,
     rows_table,
     seconds,
-    settings,
     summary_table,
-    targets_table,
-    write,
 )
 
 
-DTYPES = ("float32", "float64")
 PARTS = ("population", "product", "empirical", "census", "symmetric")
 SIZES = (8, 16, 32, 64, 128)
 WIDTHS = (16, 32, 64)
@@ -359,8 +352,9 @@ def _unjudged(kind: str, result: dict[str, np.ndarray]) -> dict[str, float]:
     return {}
 
 
-def hessian_targets(rows: Sequence[Row]) -> list[Target]:
+def hessian_targets(rows: Sequence[Row], platform: str = "cpu") -> list[Target]:
     """Every promise of the project about these numbers, met or not."""
+    del platform
     table = {(row.candidate, *row.sizes.values(), row.dtype): row for row in rows}
 
     def time_of(name: str, *cell) -> float | None:
@@ -396,47 +390,21 @@ def hessian_targets(rows: Sequence[Row]) -> list[Target]:
     return targets
 
 
-def measure(options: argparse.Namespace, interpreters: dict) -> Iterator[list[Row]]:
+def measure(runner: Runner) -> Iterator[tuple[list[Row], str]]:
     """One cell and dtype after the other."""
-    chosen = set(options.only or [c.name for c in ALL])
-    memory = int(1e9 * (options.memory_gb or 0.8e-9 * available_memory()))
-    limits = Limits(
-        call_seconds=options.call_seconds,
-        steady_seconds=options.steady_seconds,
-        rounds=options.rounds,
-        memory_bytes=memory,
-        device_bytes=memory,
-        deadline=time.monotonic() + 60 * options.max_minutes,
-    )
-    for cell in cells_of(options):
-        candidates = [c for c in CANDIDATES[cell.part] if c.name in chosen]
+    for cell in cells_of(runner.options):
+        candidates = runner.chosen(CANDIDATES[cell.part])
         for dtype in cell.dtypes if candidates else ():
-            label = ", ".join(f"{name} = {size}" for name, size in cell.sizes.items())
-            _say(f"--- {cell.part}: {label}, {dtype}")
-            found = run_cell(
-                candidates,
-                cell.problem,
-                cell.sizes,
-                dtype,
-                interpreters=interpreters,
-                limits=limits,
-                accuracy=cell.accuracy,
-                say=_say,
-                pause=options.pause,
+            found = runner.cell(
+                candidates, cell.problem, cell.sizes, dtype, cell.accuracy
             )
             for row in found:
                 if row.median_s and "starts" in row.accuracy:
                     row.accuracy["starts / s"] = row.accuracy["starts"] / row.median_s
-            print("\n" + rows_table(found, COLUMNS[cell.part]) + "\n", flush=True)
-            yield found
+            yield found, rows_table(found, COLUMNS[cell.part])
 
 
-_START = time.monotonic()
 _PART = {c.name: part for part, found in CANDIDATES.items() for c in found}
-
-
-def _say(line: str) -> None:
-    print(f"[{time.monotonic() - _START:6.1f} s] {line}", flush=True)
 
 
 def _sections(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -446,11 +414,8 @@ def _sections(rows: Sequence[Row]) -> list[tuple[str, str]]:
         if not mine:
             continue
         body = [summary_table(mine, BASELINE[part])]
-        for cell in dict.fromkeys((*row.sizes.items(), row.dtype) for row in mine):
-            found = [r for r in mine if (*r.sizes.items(), r.dtype) == cell]
-            label = ", ".join(f"{name} = {size}" for name, size in cell[:-1])
-            body.append(f"### {label}, {cell[-1]}")
-            body.append(rows_table(found, COLUMNS[part]))
+        for heading, found in by_cell(mine):
+            body += [f"### {heading}", rows_table(found, COLUMNS[part])]
             floor = [r.median_s for r in found if r.kind == "bytes"]
             if floor and floor[0]:
                 body.append(f"Writing the bytes alone takes {seconds(floor[0])}.")
@@ -458,87 +423,32 @@ def _sections(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return sections
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; ``--quick`` narrows the sizes and the spending."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="small sizes only")
+BENCHMARK = Benchmark(
+    "population_hessian",
+    "Hessians of the population and the empirical loss",
+    "hessian-",
+    ALL,
+    hessian_targets,
+    _sections,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints, writes the report; returns the exit status."""
+    made = parser(__doc__, minutes=45.0, peers="torch and curvlinops")
+    add = made.add_argument
     add("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add("--sizes", nargs="+", type=int, metavar="K", help="n = k = d, population loss")
     add("--widths", nargs="+", type=int, metavar="K", help="of the empirical loss")
     add("--samples", nargs=2, type=int, metavar=("N", "D"), default=[512, 16])
     add("--census", nargs=2, type=int, metavar=("K", "STARTS"), help="of the search")
     add("--symmetric", nargs="+", type=int, metavar="K", default=[10**6])
-    add("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    add("--only", nargs="+", metavar="NAME", help="these candidates only")
-    add("--rounds", type=int, default=5, help="rounds of alternating timed calls")
-    add("--steady-seconds", type=float, help="timed calls of one candidate in one cell")
-    add("--call-seconds", type=float, help="longest single call, compilation included")
-    add("--memory-gb", type=float, help="per candidate; default 80 %% of what is free")
-    add("--max-minutes", type=float, default=45.0, help="then nothing new is started")
-    add("--pause", type=float, default=0.1, help="seconds between turns")
-    add("--peers-python", help="Python with torch and curvlinops")
-    add("--in-process", action="store_true", help="no child processes (debugging)")
-    add("--output", type=Path, default=RESULTS, help="folder of the report")
-    add("--stem", help="file name of the report; default: the hardware's name")
-    add("--cache", type=Path, default=CACHE, help="folder of problems and references")
-    options = parser.parse_args(arguments)
-    quick = options.quick
-    options.sizes = options.sizes or (SIZES[:2] if quick else SIZES)
-    options.widths = options.widths or (WIDTHS[:1] if quick else WIDTHS)
-    options.census = options.census or ([6, 8] if quick else [20, 64])
-    options.steady_seconds = options.steady_seconds or (3.0 if quick else 30.0)
-    options.call_seconds = options.call_seconds or (60.0 if quick else 300.0)
-    return options
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints, writes the report; returns the exit status."""
-    options = parse(arguments)
-    interpreters = {
-        "main": "inline" if options.in_process else sys.executable,
-        "peers": find_interpreter(
-            ".venv-peers", "JAXRELU_BENCH_PEERS", options.peers_python
-        ),
-    }
-    record = environment(interpreters)
-    if is_busy(record):
-        load = record["load_at_start"]
-        _say(f"warning: load average {load}: this machine is busy, times will be off")
-    rows: list[Row] = []
-    paths: tuple[Path, ...] = ()
-    for found in measure(options, interpreters):
-        rows += found
-        paths = _write(options, record, rows)  # a run that is cut short leaves these
-    print(targets_table(hessian_targets(rows)))
-    _say("wrote " + " and ".join(str(path) for path in paths))
-    return 0
-
-
-def _write(
-    options: argparse.Namespace, record: dict, rows: Sequence[Row]
-) -> tuple[Path, Path]:
-    environments = {c.name: c.environment for c in ALL}
-    versions = {environments[r.candidate]: r.versions for r in rows if r.versions}
-    record = {**record, "versions": {**record["versions"], **versions}}
-    record["load_at_end"] = round(os.getloadavg()[0], 2)
-    targets = hessian_targets(rows)
-    stem = f"hessian-{hardware_name(record)}" + "-quick" * options.quick
-    return write(
-        options.output,
-        options.stem or stem,
-        "Hessians of the population and the empirical loss",
-        record,
-        [("Targets", targets_table(targets)), *_sections(rows)],
-        {
-            "benchmark": "population_hessian",
-            "settings": settings(options),
-            "rows": [row.as_dict() for row in rows],
-            "targets": [{**t._asdict(), "met": t.met} for t in targets],
-        },
-    )
+    options = made.parse_args(arguments)
+    options.sizes = options.sizes or (SIZES[:2] if options.quick else SIZES)
+    options.widths = options.widths or (WIDTHS[:1] if options.quick else WIDTHS)
+    options.census = options.census or ([6, 8] if options.quick else [20, 64])
+    spend(options, quick=(3.0, 60.0), full=(30.0, 300.0))
+    return run(BENCHMARK, options, measure)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from _command import DTYPES
 from _harness import CACHE, RESULTS, Limits, Row, available_memory, run_cell
 from _problem import cached_problem
 from _report import (
@@ -26,7 +27,7 @@ from _report import (
     settings,
     write,
 )
-from jacobian_spectrum import CANDIDATES, DTYPES
+from jacobian_spectrum import CANDIDATES
 
 
 NAMES = {"ours": "all singular values", "ours_gram": "Gram"}

@@ -9,31 +9,26 @@ the line in which two kinks meet, for every two of them; in higher dimension fro
 integer arithmetic (the library's own method="rational").
 """
 
-import argparse
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from _command import (
+    Benchmark,
+    Runner,
+    parser,
+    run,
+    spend,
+)
 from _harness import (
-    CACHE,
-    RESULTS,
     Candidate,
-    Limits,
     Row,
-    available_memory,
-    run_cell,
 )
 from _report import (
-    environment,
-    hardware_name,
-    is_busy,
     markdown,
     number,
     seconds,
-    settings,
-    write,
 )
 
 
@@ -135,34 +130,10 @@ def table(rows: Sequence[Row]) -> str:
     return markdown(header, lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures and writes the report; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="small sizes, one round")
-    add("--rounds", type=int, default=5)
-    add("--pause", type=float, default=0.1, help="seconds between turns")
-    add("--in-process", action="store_true", help="no child processes (debugging)")
-    add("--output", type=Path, default=RESULTS, help="folder of the report")
-    add("--stem", help="file name of the report; default: the hardware's name")
-    add("--cache", type=Path, default=CACHE, help="folder of the problems")
-    options = parser.parse_args(arguments)
-    python = "inline" if options.in_process else sys.executable
-    record = environment({"main": python})
-    if is_busy(record):
-        print(f"warning: load average {record['load_at_start']}: times will be off")
-    limits = Limits(
-        rounds=1 if options.quick else options.rounds,
-        steady_seconds=60.0,
-        call_seconds=300.0,
-        memory_bytes=int(0.8 * available_memory()),
-    )
-    rows: list[Row] = []
-    start = time.monotonic()
-    for d, k, names in QUICK if options.quick else CELLS:
-        path = problem(options.cache, d, k)
+def measure(runner: Runner) -> Iterator[tuple[list[Row], str]]:
+    """One cell after the other, in float64."""
+    for d, k, names in QUICK if runner.options.quick else CELLS:
+        path = problem(runner.options.cache, d, k)
         truth = float(np.load(path)["reference"])
 
         def accuracy(
@@ -173,32 +144,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             value, error = float(result["value"]), float(result["error"])
             return {"shortfall": 1 - value / truth, "stated": error / truth}
 
-        rows += run_cell(
-            [c for c in CANDIDATES if c.name in names],
-            path,
-            {"d": d, "k": k},
-            "float64",
-            interpreters={"main": python},
-            limits=limits,
-            accuracy=accuracy,
-            say=lambda line: None,  # noqa: ARG005
-            pause=options.pause,
-        )
-        elapsed = time.monotonic() - start
-        print(f"[{elapsed:6.1f} s] d = {d}, k = {k} done", flush=True)
-    text = table(rows)
-    print(text)
-    payload = {
-        "benchmark": "seminorm",
-        "settings": settings(options),
-        "rows": [row.as_dict() for row in rows],
-    }
-    stem = options.stem or f"seminorm-{hardware_name(record)}"
-    title = "The W^{1,inf} semi-norm"
-    sections = [("Time and accuracy", text)]
-    paths = write(options.output, stem, title, record, sections, payload)
-    print("wrote " + " and ".join(str(path) for path in paths))
-    return 0
+        candidates = [c for c in CANDIDATES if c.name in names]
+        found = runner.cell(candidates, path, {"d": d, "k": k}, "float64", accuracy)
+        yield found, table(found)
+
+
+BENCHMARK = Benchmark(
+    "seminorm",
+    "The W^{1,inf} semi-norm",
+    "seminorm-",
+    CANDIDATES,
+    lambda rows, platform: [],  # noqa: ARG005
+    lambda rows: [("Time and accuracy", table(rows))],
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and writes the report; returns the exit status."""
+    options = parser(__doc__, minutes=45.0).parse_args(arguments)
+    spend(options, quick=(60.0, 300.0), full=(60.0, 300.0), quick_rounds=1)
+    return run(BENCHMARK, options, measure)
 
 
 if __name__ == "__main__":

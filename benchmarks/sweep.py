@@ -9,39 +9,31 @@ for how calls are timed.
 """
 
 import argparse
-import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
+from _command import (
+    Benchmark,
+    Runner,
+    by_cell,
+    parser,
+    run,
+    spend,
+)
 from _harness import (
-    CACHE,
-    RESULTS,
     Candidate,
-    Limits,
     Row,
-    available_memory,
-    find_interpreter,
-    run_cell,
 )
 from _problem import make_problem
 from _report import (
     Target,
-    environment,
-    hardware_name,
-    is_busy,
     ratio,
     rows_table,
-    settings,
     summary_table,
-    targets_table,
-    write,
 )
 
 
-DTYPES = ("float32", "float64")
 SIZES = ((100, 20, 50), (500, 50, 200))
 STARTS = (32, 1024)
 WORK = 1.3e10
@@ -114,18 +106,9 @@ def steps_of(n: int, d: int, k: int, starts: int, work: float) -> int:
     return max(2, round(work / (4 * n * d * k * starts)))
 
 
-def measure(options: argparse.Namespace, interpreters: dict) -> Iterator[list[Row]]:
+def measure(runner: Runner) -> Iterator[tuple[list[Row], str]]:
     """One cell and dtype after the other."""
-    candidates = [c for c in CANDIDATES if not options.only or c.name in options.only]
-    memory = int(1e9 * (options.memory_gb or 0.8e-9 * available_memory()))
-    limits = Limits(
-        call_seconds=options.call_seconds,
-        steady_seconds=options.steady_seconds,
-        rounds=options.rounds,
-        memory_bytes=memory,
-        device_bytes=memory,
-        deadline=time.monotonic() + 60 * options.max_minutes,
-    )
+    options = runner.options
     options.cache.mkdir(parents=True, exist_ok=True)
     for n, d, k in options.sizes:
         for starts in options.starts:
@@ -136,29 +119,18 @@ def measure(options: argparse.Namespace, interpreters: dict) -> Iterator[list[Ro
             judge = Accuracy(problem)
             sizes = {"n": n, "d": d, "k": k, "starts": starts, "steps": steps}
             for dtype in options.dtypes:
-                _say(f"--- {sizes}, {dtype}")
-                found = run_cell(
-                    candidates,
-                    path,
-                    sizes,
-                    dtype,
-                    interpreters=interpreters,
-                    limits=limits,
-                    accuracy=judge,
-                    say=_say,
-                    pause=options.pause,
-                )
+                found = runner.cell(CANDIDATES, path, sizes, dtype, judge)
                 for row in found:
                     if row.median_s:
                         speed = starts * steps / row.median_s
                         row.accuracy["starts × steps / s"] = speed
                         row.accuracy["GFLOP/s"] = 4e-9 * n * d * k * speed
-                print("\n" + rows_table(found, COLUMNS) + "\n", flush=True)
-                yield found
+                yield found, rows_table(found, COLUMNS)
 
 
-def sweep_targets(rows: Sequence[Row]) -> list[Target]:
+def sweep_targets(rows: Sequence[Row], platform: str = "cpu") -> list[Target]:
     """Every promise of the project about these numbers, met or not."""
+    del platform
     table = {(row.candidate, *row.sizes.values(), row.dtype): row for row in rows}
     cells = list(dict.fromkeys((*r.sizes.values(), r.dtype) for r in rows))
 
@@ -184,13 +156,6 @@ def sweep_targets(rows: Sequence[Row]) -> list[Target]:
     return targets
 
 
-_START = time.monotonic()
-
-
-def _say(line: str) -> None:
-    print(f"[{time.monotonic() - _START:6.1f} s] {line}", flush=True)
-
-
 def _triple(text: str) -> tuple[int, ...]:
     sizes = tuple(int(part) for part in text.split(","))
     if len(sizes) != 3:
@@ -199,88 +164,35 @@ def _triple(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; ``--quick`` narrows the cells and the spending."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--quick", action="store_true", help="32 starts of the first size only")
-    add("--sizes", nargs="+", type=_triple, metavar="N,D,K", help="of the problem")
-    add("--starts", nargs="+", type=int, metavar="S", help="trainings at once")
-    add("--work", type=float, default=WORK, help="operations of a call")
-    add("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
-    add("--only", nargs="+", metavar="NAME", help="these candidates only")
-    add("--rounds", type=int, default=5, help="rounds of alternating timed calls")
-    add("--steady-seconds", type=float, help="timed calls of one candidate in one cell")
-    add("--call-seconds", type=float, help="longest single call, compilation included")
-    add("--memory-gb", type=float, help="per candidate; default 80 %% of what is free")
-    add("--max-minutes", type=float, default=45.0, help="then nothing new is started")
-    add("--pause", type=float, default=0.1, help="seconds between turns")
-    add("--peers-python", help="Python with torch")
-    add("--in-process", action="store_true", help="no child processes (debugging)")
-    add("--output", type=Path, default=RESULTS, help="folder of the report")
-    add("--stem", help="file name of the report; default: the hardware's name")
-    add("--cache", type=Path, default=CACHE, help="folder of the problems")
-    options = parser.parse_args(arguments)
-    quick = options.quick
-    options.sizes = options.sizes or (SIZES[:1] if quick else SIZES)
-    options.starts = options.starts or (STARTS[:1] if quick else STARTS)
-    options.steady_seconds = options.steady_seconds or (5.0 if quick else 30.0)
-    options.call_seconds = options.call_seconds or (60.0 if quick else 300.0)
-    return options
+def _sections(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    body = [summary_table(rows, "ours")]
+    for heading, found in by_cell(rows):
+        body += [f"### {heading}", rows_table(found, COLUMNS)]
+    return [("Sweeps", "\n\n".join(body))]
+
+
+BENCHMARK = Benchmark(
+    "sweep",
+    "Gradient descent from many starts",
+    "sweep-",
+    CANDIDATES,
+    sweep_targets,
+    _sections,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints, writes the report; returns the exit status."""
-    options = parse(arguments)
-    interpreters = {
-        "main": "inline" if options.in_process else sys.executable,
-        "peers": find_interpreter(
-            ".venv-peers", "JAXRELU_BENCH_PEERS", options.peers_python
-        ),
-    }
-    record = environment(interpreters)
-    if is_busy(record):
-        load = record["load_at_start"]
-        _say(f"warning: load average {load}: this machine is busy, times will be off")
-    rows: list[Row] = []
-    paths: tuple[Path, ...] = ()
-    for found in measure(options, interpreters):
-        rows += found
-        paths = _write(options, record, rows)  # a run that is cut short leaves these
-    print(targets_table(sweep_targets(rows)))
-    _say("wrote " + " and ".join(str(path) for path in paths))
-    return 0
-
-
-def _write(
-    options: argparse.Namespace, record: dict, rows: Sequence[Row]
-) -> tuple[Path, Path]:
-    environments = {c.name: c.environment for c in CANDIDATES}
-    versions = {environments[r.candidate]: r.versions for r in rows if r.versions}
-    record = {**record, "versions": {**record["versions"], **versions}}
-    record["load_at_end"] = round(os.getloadavg()[0], 2)
-    targets = sweep_targets(rows)
-    stem = f"sweep-{hardware_name(record)}" + "-quick" * options.quick
-    body = [summary_table(rows, "ours")]
-    for cell in dict.fromkeys((*r.sizes.items(), r.dtype) for r in rows):
-        found = [r for r in rows if (*r.sizes.items(), r.dtype) == cell]
-        label = ", ".join(f"{name} = {size}" for name, size in cell[:-1])
-        body += [f"### {label}, {cell[-1]}", rows_table(found, COLUMNS)]
-    return write(
-        options.output,
-        options.stem or stem,
-        "Gradient descent from many starts",
-        record,
-        [("Targets", targets_table(targets)), ("Sweeps", "\n\n".join(body))],
-        {
-            "benchmark": "sweep",
-            "settings": settings(options),
-            "rows": [row.as_dict() for row in rows],
-            "targets": [{**t._asdict(), "met": t.met} for t in targets],
-        },
-    )
+    made = parser(__doc__, minutes=45.0, peers="torch")
+    add = made.add_argument
+    add("--sizes", nargs="+", type=_triple, metavar="N,D,K", help="of the problem")
+    add("--starts", nargs="+", type=int, metavar="S", help="trainings at once")
+    add("--work", type=float, default=WORK, help="operations of a call")
+    options = made.parse_args(arguments)
+    options.sizes = options.sizes or (SIZES[:1] if options.quick else SIZES)
+    options.starts = options.starts or (STARTS[:1] if options.quick else STARTS)
+    spend(options, quick=(5.0, 60.0), full=(30.0, 300.0))
+    return run(BENCHMARK, options, measure)
 
 
 if __name__ == "__main__":
