@@ -53,7 +53,7 @@ from jaxrelu.report import (
 )
 
 
-# Equality is asked to 1e-9 of the weights. (TPUs have no float64.)
+# Equality is asked to 1e-13 of the weights. (TPUs have no float64.)
 jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
 
 THREE_LINES = """\

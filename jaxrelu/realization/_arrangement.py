@@ -78,9 +78,9 @@ def num_cells(h: int, d: int) -> int:
     return 1 if h == 0 else 2 * sum(math.comb(h - 1, j) for j in range(min(h, d)))
 
 
-def default_tolerance(dtype: np.dtype) -> float:
+def default_tolerance(dtype: np.dtype | str) -> float:
     """1e-13 for float64, 5e-7 for float32: a few times what rescaling a row rounds."""
-    return TOLERANCE.get(dtype.name, 1e-2)
+    return TOLERANCE.get(np.dtype(dtype).name, 1e-2)
 
 
 def group_rows(

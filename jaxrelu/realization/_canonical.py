@@ -25,10 +25,9 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrelu._checks import check_positive
-from jaxrelu.realization._arrangement import group_rows
+from jaxrelu.realization._arrangement import default_tolerance, group_rows
 from jaxrelu.realization._neurons import (
     Neurons,
-    default_tolerance,
     neurons,
     pair,
     sup,
@@ -165,7 +164,7 @@ def canonical(network: Any, tolerance: float | None = None) -> CanonicalForm:
 
     Args:
         network: `Shallow`, or `DenseNetwork` with one hidden layer (biases allowed).
-        tolerance: None takes 1e-9 for float64 weights and 1e-6 for float32.
+        tolerance: None takes 1e-13 for float64 weights and 5e-7 for float32.
 
     Raises:
         TypeError, ValueError: not such a network, traced weights, NaN.
@@ -248,7 +247,7 @@ def equal(
         a: `Shallow`, or `DenseNetwork` with one hidden layer (biases allowed).
         b: another, with inputs and outputs of the same sizes; widths may differ.
         exact: rational arithmetic.
-        tolerance: None takes 1e-9 if both are float64, else 1e-6. Not with ``exact``.
+        tolerance: None takes 1e-13 if both are float64, else 5e-7. Not with ``exact``.
 
     Raises:
         TypeError, ValueError: not such networks, sizes that differ, a tolerance

@@ -22,11 +22,11 @@ from jaxrelu._checks import check_choice
 from jaxrelu._memory import require_bytes
 from jaxrelu._results import ErrorKind
 from jaxrelu.networks import Shallow
+from jaxrelu.realization._arrangement import default_tolerance
 from jaxrelu.realization._canonical import canonical
 from jaxrelu.realization._minimal import flip_fibre
 from jaxrelu.realization._neurons import (
     Neurons,
-    default_tolerance,
     neurons,
     pair,
     shallow,

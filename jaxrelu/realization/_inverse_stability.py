@@ -47,13 +47,12 @@ import numpy as np
 from jaxrelu._checks import check_choice, check_positive
 from jaxrelu._results import Estimate
 from jaxrelu.networks import Shallow
-from jaxrelu.realization._arrangement import group_rows
+from jaxrelu.realization._arrangement import default_tolerance, group_rows
 from jaxrelu.realization._canonical import canonical
 from jaxrelu.realization._fibre import fibre_distance, parameter_distance
 from jaxrelu.realization._minimal import flip_fibre
 from jaxrelu.realization._neurons import (
     Neurons,
-    default_tolerance,
     pair,
     shallow,
     sup,
@@ -148,7 +147,7 @@ def inverse_stable(
         beta: β of C.1; None takes the least one that is met.
         radius: r if known, else `distance(network, target)` computes it.
         tolerance: directions, scaled to sup-norm 1, count as equal within it; None
-            takes 1e-9 for float64 and 1e-6 for float32.
+            takes 1e-13 for float64 and 5e-7 for float32.
         max_free_signs: at most 2 to this number of sign patterns are tried.
 
     Raises:

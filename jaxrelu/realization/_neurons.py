@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxrelu.networks import Shallow
-from jaxrelu.realization._arrangement import default_tolerance as tolerance_of
 from jaxrelu.realization._units import units_of
 
 
@@ -116,8 +115,3 @@ def balanced(
     alive = (a > 0) & (c > 0)
     t = np.sqrt(np.where(alive, c, 1) / np.where(alive, a, 1))
     return np.where(alive, t, 0)[:, None] * rows, np.where(alive, 1 / t, 0) * columns
-
-
-def default_tolerance(dtype: str) -> float:
-    """Of parallel rows, by the name of the dtype: 1e-9 or 1e-6."""
-    return tolerance_of(np.dtype(dtype))

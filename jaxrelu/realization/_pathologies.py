@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 
 from jaxrelu._checks import check_positive
 from jaxrelu.networks import Shallow
-from jaxrelu.realization._neurons import default_tolerance, sup
+from jaxrelu.realization._arrangement import default_tolerance
+from jaxrelu.realization._neurons import sup
 from jaxrelu.realization._restricted import same_direction_pairs
 
 

@@ -22,11 +22,10 @@ from jaxtyping import Array, Float
 
 from jaxrelu._checks import check_choice
 from jaxrelu.networks import DenseNetwork, Shallow
-from jaxrelu.realization._arrangement import group_rows
+from jaxrelu.realization._arrangement import default_tolerance, group_rows
 from jaxrelu.realization._neurons import (
     Neurons,
     balanced,
-    default_tolerance,
     neurons,
     shallow,
     sup,
@@ -83,8 +82,8 @@ def is_restricted(
         network: a ReLU network with one hidden layer and no biases.
         kind: `"N'"` or `"N*"`, see this module.
         tolerance: balance is asked up to tolerance × size, directions (scaled to
-            sup-norm 1) count as equal within it; None takes 1e-9 for float64 weights
-            and 1e-6 for float32. Positivity is asked exactly.
+            sup-norm 1) count as equal within it; None takes 1e-13 for float64 weights
+            and 5e-7 for float32. Positivity is asked exactly.
 
     Raises:
         TypeError, ValueError: not such a network, unknown kind.

@@ -26,6 +26,7 @@ from jaxrelu.landscape.minimizers._gauss_newton_spectrum import (
 from jaxrelu.landscape.minimizers._matrix_products import (
     check_problem,
     half_inverse,
+    is_wide,
     layers_of,
     product_lipschitz,
     reduced_data,
@@ -120,9 +121,7 @@ def has_theorem(objective: Any, network: Any) -> bool:
     if not isinstance(objective, SquaredLoss):
         return False
     if isinstance(network, LinearNetwork | LinearResidualNetwork):
-        layers = layers_of(network)
-        widths = min(layer.shape[0] for layer in layers)
-        return widths >= min(layers[0].shape[1], layers[-1].shape[0])
+        return is_wide(layers_of(network))
     if isinstance(network, OutputActivated):
         return has_theorem(objective, network.network)
     if isinstance(network, DenseNetwork):

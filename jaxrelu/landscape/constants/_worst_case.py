@@ -20,10 +20,14 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxrelu._checks import as_floating, check_positive, is_concrete
 from jaxrelu._memory import require_bytes
-from jaxrelu._products import matmul
 from jaxrelu._results import RESULTS, Estimate
 from jaxrelu.data import Dataset
 from jaxrelu.landscape.constants._rates import nonzero_modes
+from jaxrelu.landscape.minimizers._matrix_products import (
+    is_wide,
+    layers_of,
+    reduced_data,
+)
 from jaxrelu.networks import LinearNetwork, LinearResidualNetwork, where_spec
 from jaxrelu.objectives import PopulationLoss, SquaredLoss
 from jaxrelu.operators import hessian
@@ -142,7 +146,7 @@ def problem_of(
     zero = jnp.zeros((), dtype)
     if isinstance(objective, SquaredLoss) and minimum is None:
         linear = isinstance(point, LinearNetwork | LinearResidualNetwork)
-        if linear and (needs_gap or _is_wide(point)):
+        if linear and (needs_gap or is_wide(layers_of(point))):
             objective = reduced_loss(objective, point)
         minimum, kind = zero, "residual"
     scale = _size(objective, point, dtype)
@@ -201,28 +205,18 @@ def reduced_loss(
     Raises:
         ValueError: a narrower layer: then $f^*$ is larger.
     """
-    if not _is_wide(network):
+    if not is_wide(layers_of(network)):
         msg = (
             "a layer is narrower than both the input and the output: f* is not the "
             "least-squares value. Pass minimum= or gap=."
         )
         raise ValueError(msg)
-    inputs, targets = loss.data.inputs, loss.data.targets
-    left, values, right = jnp.linalg.svd(inputs, full_matrices=False)
-    eps = float(jnp.finfo(inputs.dtype).eps)
-    real = values > eps * max(inputs.shape) * values[0]
-    if is_concrete(real):
-        keep = np.flatnonzero(np.asarray(real))
-        left, values, right = left[:, keep], values[keep], right[keep]
-    else:
-        left = jnp.where(real[None], left, 0)
-        values = jnp.where(real, values, 0)
-    return SquaredLoss(Dataset(values[:, None] * right, matmul(left.T, targets)))
-
-
-def _is_wide(network: LinearNetwork | LinearResidualNetwork) -> bool:
-    widths = [weight.shape[0] for weight in network.weights]
-    return min(widths) >= min(network.weights[0].shape[1], widths[-1])
+    reduced = reduced_data(loss.data)
+    root, targets = reduced.root, reduced.targets
+    if is_concrete(reduced.kept):
+        keep = np.flatnonzero(np.asarray(reduced.kept))
+        root, targets = root[keep], targets[keep]
+    return SquaredLoss(Dataset(root, targets))
 
 
 class Curvature(eqx.Module):

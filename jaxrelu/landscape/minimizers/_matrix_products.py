@@ -120,6 +120,12 @@ def product(layers: tuple[Array, ...]) -> Float[Array, "m d"]:
     return whole
 
 
+def is_wide(layers: tuple[Array, ...]) -> bool:
+    """Whether the products of such layers are all matrices of the outer shape."""
+    widths = [layer.shape[0] for layer in layers]
+    return min(widths) >= min(layers[0].shape[1], widths[-1])
+
+
 def check_problem(objective: Any, network: Any) -> tuple[Array, ...]:
     r"""The layers, after a look at the shapes.
 
@@ -141,8 +147,8 @@ def check_problem(objective: Any, network: Any) -> tuple[Array, ...]:
             f"(n, {ends[0]}) and (n, {ends[1]})."
         )
         raise ValueError(msg)
-    narrowest = min(layer.shape[0] for layer in layers)
-    if narrowest < min(ends):
+    if not is_wide(layers):
+        narrowest = min(layer.shape[0] for layer in layers)
         msg = (
             f"a layer has {narrowest} neurons, less than input and output "
             f"({min(ends)}): f* is then not the least-squares value. For two layers "
