@@ -132,11 +132,32 @@ def test_default_lanes_are_the_cores_of_a_single_cpu():
     assert dynamics._sweep._lanes(None, one, 1) == 1
     assert dynamics._sweep._lanes(None, one, 10**6) >= 1
     assert dynamics._sweep._lanes(None, tuple(jax.devices()), 100) == 1
-    rows = dynamics._sweep._rows
-    assert rows(10, 1, 2, None) == 5
-    assert rows(10, 8, 1, None) == 16
-    assert rows(10, 1, 2, 3) == 3
-    assert rows(9, 1, 1, 4) == 3
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "size"),
+    [(16, 6, 4), (16, 8, 8), (3, 8, 3), (13, 4, 2), (1, 4, 1)],
+)
+def test_batches_are_full_and_within_bounds(count, most, size):
+    assert dynamics._sweep._even(count, most) == size
+
+
+def test_batches_on_a_cpu_fit_the_arrays_of_a_step():
+    def run(steps, k):
+        def step(x, _):
+            large = jax.jit(jnp.outer)(x, jnp.ones(k, x.dtype))
+            return jnp.sum(large, 1), None
+
+        return lambda x: jax.lax.scan(step, x, None, length=steps)[0]
+
+    fitting = dynamics._sweep._fitting_batch
+    start = jnp.zeros(64, jnp.float32)
+    bytes_of_large = 64 * 80 * 4
+    assert fitting(run(10, 80), start) == 160 * 1024 // bytes_of_large == 8
+    assert fitting(run(10_000, 80), start) == 8
+    assert fitting(run(10, 8000), start) == 4
+    # what is made once, outside of the steps, may be large
+    assert fitting(lambda x: run(10, 80)(jnp.tile(x, 500)[:64]), start) == 8
 
 
 @pytest.mark.parametrize(

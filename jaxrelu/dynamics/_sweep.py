@@ -75,7 +75,10 @@ def sweep(
             platform. Runs are split evenly and nothing is exchanged, so a run that ends
             early waits for nobody on another device. A CPU is one device unless
             ``jax.config.update("jax_num_cpu_devices", ...)`` came first.
-        batch_size: runs at once on a device, to bound memory; None takes all.
+        batch_size: runs computed together on a device; the other batches follow, in the
+            same program. None takes all on an accelerator, and on a CPU as many as keep
+            the arrays of a step within 160 KB, at least 4: XLA splits operations on
+            larger ones over all cores, which then wait for one another.
         lanes: dispatches under way at once on one device, from threads; None takes the
             number of cores if there is one device and it is a CPU, else 1. A batched
             product occupies one core.
@@ -98,11 +101,13 @@ def sweep(
     total = math.prod(shape)
     places = tuple(devices) if devices else local_devices()
     lanes = _lanes(lanes, places, total)
-    rows = _rows(total, len(places), lanes, batch_size)
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
+    rows = len(places) * -(-total // (len(places) * lanes))
     index = np.minimum(np.arange(-(-total // rows) * rows), total - 1)
     where = np.stack(np.unravel_index(index, shape), axis=1).astype(np.int32)
     blocks = where.reshape(-1, rows, len(shape))
-    found = _all_blocks(function, key, axes, places, blocks, lanes)
+    found = _all_blocks(function, key, axes, places, blocks, lanes, batch_size)
     values = jax.tree.map(
         lambda *parts: (
             _joined(parts, total, shape) if eqx.is_array(parts[0]) else parts[0]
@@ -140,16 +145,6 @@ def _lanes(lanes: int | None, places: Devices, total: int) -> int:
     return min(os.cpu_count() or 1, total)
 
 
-def _rows(total: int, devices: int, lanes: int, batch_size: int | None) -> int:
-    """Runs in a dispatch: a multiple of the devices, dispatches of equal size."""
-    each = -(-total // (devices * lanes))
-    if batch_size is not None:
-        check_count(batch_size, "batch_size")
-        each = min(each, batch_size)
-    dispatches = -(-total // (devices * each))
-    return devices * -(-total // (devices * dispatches))
-
-
 def _all_blocks(
     function: Callable,
     key: PRNGKeyArray,
@@ -157,30 +152,29 @@ def _all_blocks(
     places: Devices,
     blocks: np.ndarray,
     lanes: int,
+    batch_size: int | None,
 ) -> list[PyTree]:
     names = tuple(axes)  # a pytree of the axes forgets their order
     # committed to the first device, so that a choice of one device is kept
     home = places[0]
     key, axes = eqx.filter_shard((key, axes), home) if len(places) == 1 else (key, axes)
 
-    def run(block: np.ndarray) -> PyTree:
-        return _block(function, key, axes, names, places, jnp.asarray(block))
+    def arguments(block: np.ndarray) -> tuple:
+        return function, key, axes, names, places, batch_size, jnp.asarray(block)
 
-    first = run(blocks[0])  # compiles; the lanes find the program
     if lanes == 1:
-        return [first, *(jax.block_until_ready(run(block)) for block in blocks[1:])]
+        return [_block(*arguments(block)) for block in blocks]
     settings = _settings()
 
     def lane(block: np.ndarray) -> PyTree:
         with settings():
-            return jax.block_until_ready(run(block))
+            return jax.block_until_ready(_block(*arguments(block)))
 
-    # a thread's dispatches run one after the other, so every lane is a thread
+    # a CPU may run a program before its call returns, so every lane is a thread; the
+    # threads find the program compiled
+    _block.lower(*arguments(blocks[0])).compile()
     with ThreadPoolExecutor(lanes) as pool:
-        waiting = pool.submit(jax.block_until_ready, first)
-        others = list(pool.map(lane, blocks[1:]))
-        waiting.result()
-    return [first, *others]
+        return list(pool.map(lane, blocks))
 
 
 def _settings() -> Callable:
@@ -203,6 +197,7 @@ def _block(
     axes: dict[str, PyTree],
     names: tuple[str, ...],
     places: Devices,
+    batch_size: int | None,
     index: Int[Array, "rows dims"],
 ) -> PyTree:
     static = []
@@ -225,11 +220,61 @@ def _block(
         return arrays
 
     def rows(shared, index):
-        return jax.vmap(one, in_axes=(None, 0))(shared, index)
+        count = len(index)
+        most = batch_size
+        if most is None:
+            on_cpu = places[0].platform == "cpu"
+            most = _fitting_batch(one, shared, index[0]) if on_cpu else count
+        size = _even(count, most)
+        batches = -(-count // size)
+        together = jax.vmap(lambda place: one(shared, place))
+        if batches == 1:
+            return together(index)
+        last = jnp.full((batches * size - count,), count - 1)
+        index = index[jnp.concatenate([jnp.arange(count), last])]
+        found = jax.lax.map(together, index.reshape(batches, size, -1))
+        return jax.tree.map(
+            lambda x: x.reshape(-1, *x.shape[2:])[:count],
+            found,
+        )
 
     shared = (function_arrays, key, axes_arrays)
     arrays = over_devices(rows, places)(shared, index)
     return eqx.combine(arrays, static[-1])
+
+
+def _even(count: int, most: int) -> int:
+    """Size of batches, from half of ``most`` up, that leaves the last one fullest."""
+    most = min(most, count)
+    return min(range(most, -(-most // 2) - 1, -1), key=lambda size: -count % size)
+
+
+def _fitting_batch(one: Callable, *arguments: PyTree) -> int:
+    """Runs whose arrays in a step take 160 KB each at most; at least 4."""
+    largest = _largest(jax.make_jaxpr(one)(*arguments), inside=False)
+    return max(4, 160 * 1024 // max(1, largest))
+
+
+def _largest(program: Any, *, inside: bool) -> int:
+    """Bytes of the largest array made in a loop's body, or anywhere if ``inside``."""
+    found = 0
+    for equation in getattr(program, "jaxpr", program).eqns:
+        parts = jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        )
+        bodies = [part for part in parts if hasattr(part, "eqns")]
+        looping = inside or equation.primitive.name in ("scan", "while")
+        sizes = [_largest(body, inside=looping) for body in bodies]
+        if inside and not bodies:
+            sizes = [_bytes_of(variable.aval) for variable in equation.outvars]
+        found = max(found, *sizes, 0)
+    return found
+
+
+def _bytes_of(array: Any) -> int:
+    """Of something with a shape and a dtype; nothing for a token or the like."""
+    dtype = getattr(array, "dtype", None)
+    return getattr(array, "size", 0) * getattr(dtype, "itemsize", 0)
 
 
 def _joined(parts: tuple, total: int, shape: tuple[int, ...]) -> Array:
