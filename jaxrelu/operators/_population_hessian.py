@@ -237,8 +237,11 @@ def _dense(hessian: PopulationHessian) -> Array:
 def _dense_by_rows(hessian: PopulationHessian) -> Array:
     """`_dense` as a matrix, for programs: fused into one loop, reshaping is slow."""
     blocks, rows = _row_of_blocks(hessian)
-    size = hessian.gates.shape[-1] * hessian.units.shape[1]
-    return jax.lax.map(lambda row: blocks(*row), rows).reshape(size, size)
+    n, d = len(hessian.gates), hessian.units.shape[1]
+    # all cores share a large batch; one for everything would be fused with what follows
+    batch = 16 if n > 16 else 1
+    found = jax.lax.map(lambda row: blocks(*row), rows, batch_size=batch)
+    return found.reshape(n * d, n * d)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
