@@ -293,3 +293,16 @@ def test_bad_input_is_refused(getkey):
         F.gradient(eye.at[0, 0].set(jnp.inf))
     with pytest.raises(ValueError, match="as the inner weights"):
         F.directional_derivative(eye, jnp.ones((2, 3)))
+
+
+def test_orthonormal_teachers_are_known(getkey, dtype):
+    rotation, _ = jnp.linalg.qr(jax.random.normal(getkey(), (5, 5), dtype))
+    teacher = jr.Shallow(rotation[:3], jnp.ones(3, dtype))
+    known = jax.jit(lambda loss: loss.has_orthonormal_teacher)
+    others = [
+        jr.Shallow(rotation[:3].at[0].multiply(1.001), jnp.ones(3, dtype)),
+        jr.Shallow(rotation[jnp.array([0, 1, 0])], jnp.ones(3, dtype)),
+        jr.Shallow(rotation[:3], jnp.array([1, 1, 2], dtype)),
+    ]
+    assert known(jr.PopulationLoss(teacher))
+    assert not any(known(jr.PopulationLoss(other)) for other in others)

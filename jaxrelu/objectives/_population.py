@@ -69,6 +69,13 @@ class PopulationLoss(eqx.Module):
         """Input dimension d."""
         return self.teacher.in_size
 
+    @property
+    def has_orthonormal_teacher(self) -> Bool[Array, ""]:
+        r"""Whether $VV^\top = I$ up to $64\epsilon$ in every entry, and $b = 1$."""
+        v, b = _arrays(self.teacher)
+        gap = jnp.abs(matmul(v, v.T) - jnp.eye(len(v), dtype=v.dtype))
+        return jnp.all(gap <= 64 * jnp.finfo(v.dtype).eps) & jnp.all(b == 1)
+
     def student(self, student: Any) -> Shallow:
         """The student as a network, checked against the teacher."""
         student = as_shallow(student, "student")

@@ -32,7 +32,6 @@ from jaxrelu.landscape.global_minima._global_minima import (
     global_minimum,
     is_global_minimum,
 )
-from jaxrelu.landscape.search._names import teacher_is_orthonormal
 from jaxrelu.networks import Shallow
 from jaxrelu.networks._initializers import check_sizes
 from jaxrelu.objectives import PopulationLoss
@@ -171,7 +170,7 @@ def checked_minimum(objective: PopulationLoss, minimum: Any) -> Array:
     teacher = objective.teacher
     if not (is_concrete(teacher.inner) and is_concrete(teacher.outer)):
         return minimum
-    if not teacher_is_orthonormal(objective):
+    if not objective.has_orthonormal_teacher:
         msg = (
             f"the teacher has neurons {teacher.inner.tolist()} and outer weights "
             f"{teacher.outer.tolist()}; expected orthonormal neurons and ones."

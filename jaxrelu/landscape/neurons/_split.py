@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxrelu._checks import as_floating, check_rank, is_concrete
-from jaxrelu._products import matmul
 from jaxrelu._results import ErrorKind
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
@@ -335,18 +334,14 @@ def split_verdict(objective: PopulationLoss, student: Any) -> SplitVerdict:
     """
     student = objective.student(student)
     operator = population_hessian(objective, student)
-    teacher = objective.teacher
-    return _verdict(
-        operator,
-        (student.inner, student.outer, teacher.inner, teacher.outer),
-        objective.evaluate(student),
-        objective.gradient(student),
-    )
+    value, gradient = objective.evaluate(student), objective.gradient(student)
+    return _verdict(objective, operator, student, value, gradient)
 
 
 @eqx.filter_jit
-def _verdict(operator, arrays, loss, gradient) -> SplitVerdict:
-    w, a, v, b = arrays
+def _verdict(objective, operator, student, loss, gradient) -> SplitVerdict:
+    w, a = student.inner, student.outer
+    v, b = objective.teacher.inner, objective.teacher.outer
     d, k = w.shape[1], v.shape[0]
     eigenvalues, vectors = jnp.linalg.eigh(operator.own_blocks())
     norms = jnp.linalg.norm(w, axis=1)
@@ -355,9 +350,7 @@ def _verdict(operator, arrays, loss, gradient) -> SplitVerdict:
     size = jnp.sum(jnp.abs(a) * norms) + jnp.sum(jnp.abs(b) * lengths)
     size = jnp.abs(a) * size / (2 * math.pi * norms)
     rounding = jax.vmap(lambda norm: eigenvalue_rounding(norm, d, 0))
-    close = 64 * float(jnp.finfo(v.dtype).eps)
-    square = jnp.max(jnp.abs(matmul(v, v.T) - jnp.eye(k, dtype=v.dtype))) <= close
-    standard = square & jnp.all(a == 1) & jnp.all(b == 1)
+    standard = objective.has_orthonormal_teacher & jnp.all(a == 1)
     bounds = (jnp.sum(norms) - norms - (k - 1)) / (2 * math.pi * norms)
     limits = jnp.sum(jnp.maximum(b, 0) * lengths) / jnp.where(a > 0, a, 1)
     return SplitVerdict(

@@ -14,7 +14,6 @@ from jaxrelu.landscape.global_minima._global_minima import same_function
 from jaxrelu.landscape.search._names import (
     family_name,
     merged_students,
-    teacher_is_orthonormal,
 )
 from jaxrelu.landscape.search._runs import Runs
 from jaxrelu.landscape.search._symmetry import (
@@ -150,7 +149,7 @@ def classify(
     if outer is None:
         outer = jnp.ones(runs.weights.shape[1:2], runs.weights.dtype)
     classes, class_of = _classes(objective, runs, outer, identify)
-    orthonormal = teacher_is_orthonormal(objective)
+    orthonormal = bool(objective.has_orthonormal_teacher)
     norms = np.asarray(runs.gradient_norms)
     points, names, groups = [], [], []
     for is_global, members in classes:

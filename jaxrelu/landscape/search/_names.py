@@ -12,16 +12,6 @@ from typing import Any
 import numpy as np
 
 from jaxrelu.landscape.search._symmetry import Isotropy
-from jaxrelu.objectives import PopulationLoss
-
-
-def teacher_is_orthonormal(objective: PopulationLoss) -> bool:
-    """Whether the teacher's rows are orthonormal and its outer weights one."""
-    v = np.asarray(objective.teacher.inner, np.float64)
-    b = np.asarray(objective.teacher.outer)
-    close = 64 * float(np.finfo(b.dtype).eps)
-    gap = np.abs(v @ v.T - np.eye(len(v))).max()
-    return bool(gap <= close and (b == 1).all())
 
 
 def merged_students(weights: Any, outer: Any, tolerance: float) -> np.ndarray:
