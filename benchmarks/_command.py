@@ -1,6 +1,7 @@
 """What the scripts share: options, the turn of a cell, the report as it grows."""
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
@@ -168,8 +169,17 @@ def run(
 ) -> int:
     """Measures, prints, writes the report after every cell; returns the exit status.
 
-    ``measure`` yields the rows of a cell and how to print them.
+    ``measure`` yields the rows of a cell and how to print them. A Python without
+    jaxrelu measures nothing.
     """
+    missing = [
+        name for name in ("jax", "jaxrelu") if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        say(
+            f"no {missing[0]} in {sys.executable}: use `make bench` or .venv/bin/python"
+        )
+        return 1
     interpreters = {"main": "inline" if options.in_process else sys.executable}
     for name, (folder, variable) in PEERS.items():
         if hasattr(options, f"{name}_python"):

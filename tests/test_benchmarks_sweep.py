@@ -1,6 +1,7 @@
 """The sweep benchmark runs on tiny sizes, and its judge can say no."""
 
 import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -60,3 +61,13 @@ def test_the_judge_sees_a_wrong_step_size(load):
     wrong = np.stack([module.numpy_descent(problem, i) for i in range(2)])
     assert judge("inner", {"inner": wrong})["err W"] > 1e-3
     assert judge("inner", {"inner": wrong * np.nan})["err W"] == np.inf
+
+
+def test_a_python_without_jaxrelu_measures_nothing(load, tmp_path, monkeypatch, capsys):
+    module = load("sweep")
+    find = importlib.util.find_spec
+    absent = lambda name: None if name == "jaxrelu" else find(name)
+    monkeypatch.setattr(importlib.util, "find_spec", absent)
+    assert module.main(["--quick", "--output", str(tmp_path / "out")]) == 1
+    assert "no jaxrelu in" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

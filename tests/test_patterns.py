@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import jaxrelu as jr
-from jaxrelu.operators import GatedKhatriRao, common_ones
+from jaxrelu.operators import GatedKhatriRao, _patterns, common_ones
 
 
 def counts(one, two):
@@ -117,3 +117,30 @@ def test_steep_leaks_keep_their_rounding_promise(low, dtype):
     norms = np.sqrt(np.diagonal(exact))
     error = np.abs(np.asarray(operator.gram(), np.longdouble) - exact)
     assert (error <= bound * norms[:, None] * norms[None, :]).all()
+
+
+@pytest.mark.parametrize(
+    ("says", "has"),
+    [
+        ("flags : fpu amx_tile amx_int8 avx", True),
+        ("flags : fpu avx", False),
+        (None, False),
+    ],
+)
+def test_the_unit_that_the_cpu_says_it_has(monkeypatch, says, has):
+    class File:
+        def __init__(self, path):
+            assert path == "/proc/cpuinfo"
+
+        def read_text(self):
+            if says is None:
+                raise FileNotFoundError
+            return says
+
+    monkeypatch.setattr(_patterns, "Path", File)
+    assert _patterns._cpu_multiplies_int8.__wrapped__() is has
+    monkeypatch.setattr(_patterns, "_cpu_multiplies_int8", lambda: has)
+    bits = np.random.default_rng(0).random((6, 50)) < 0.5
+    jaxpr = str(jax.make_jaxpr(lambda bits: common_ones(bits))(bits))
+    assert ("population_count" not in jaxpr) is has
+    np.testing.assert_array_equal(common_ones(jnp.asarray(bits)), counts(bits, bits))
