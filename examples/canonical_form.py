@@ -179,7 +179,8 @@ def equality_rows(config: Config) -> tuple[Table, dict[str, dict[str, Any]]]:
             "± rounding",
         ),
         rows=rows,
-        caption="Is it the same function?",
+        caption="Is it the same function? For the distance, rows count as parallel "
+        "up to the tolerance.",
     )
     return table, found
 

@@ -68,6 +68,14 @@ def test_vmap_and_failures_as_data():
     assert failed.tolist() == [False, False, False, True]
 
 
+def test_overflow_under_jit_is_data(float64):
+    net = network(1e200 * np.eye(2), [1e200, 1e200])
+    got = jax.jit(seminorm)(net)
+    assert np.isnan(got.value)
+    assert np.isinf(got.error)
+    assert bool(got.result == jr.RESULTS.not_finite)
+
+
 def test_too_many_cells_under_jit_are_refused():
     net = random_network(40, 12, 1)
     with pytest.raises(Exception, match="only bounds are affordable"):

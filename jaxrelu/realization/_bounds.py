@@ -96,15 +96,19 @@ def slack_of(units: Units, norm: str) -> float:
     return float((4 * k + 8 * (m + d) + 64) * EPS * size)
 
 
+def is_finite(units: Units, norm: str) -> bool:
+    """Whether float64 holds all Jacobians and their norms."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(slack_of(units, norm)))
+
+
 def require_finite(units: Units, norm: str) -> None:
     """Refuses weights whose Jacobians float64 cannot hold.
 
     Raises:
         ValueError: their products, or squares of these, overflow.
     """
-    with np.errstate(over="ignore"):
-        size = slack_of(units, norm)
-    if not np.isfinite(size):
+    if not is_finite(units, norm):
         msg = (
             "products of inner and outer weights overflow float64; expected Jacobians "
             f"that it holds (norm={norm!r}). Divide the outer weights by a power of 2: "

@@ -17,7 +17,7 @@ from jaxrelu.realization._arrangement import (
     num_cells,
     pattern_of,
 )
-from jaxrelu.realization._bounds import host_bounds, require_finite
+from jaxrelu.realization._bounds import host_bounds, is_finite, require_finite
 from jaxrelu.realization._cells import (
     MAX_CELLS,
     box_walls,
@@ -337,7 +337,7 @@ def seminorm(
     Raises:
         TypeError: not one hidden ReLU layer.
         ValueError: unknown norm or method, a rank too large for the method, more than
-            `max_cells` cells.
+            `max_cells` cells, products of weights that overflow.
         MemoryRefusedError: cells that would not fit in memory.
     """
     check_norm(norm)
@@ -392,10 +392,10 @@ def _traced(
     def on_host(*arrays: Any) -> tuple[np.ndarray, ...]:
         filled = [None if x is None else np.asarray(x) for x in arrays]
         finite = all(x is None or np.isfinite(x).all() for x in filled)
-        if not finite:
-            return np.zeros(k, bool), np.asarray(np.inf, dtype), np.asarray(False)
         whole = [None if x is None else x.astype(np.float64) for x in filled]
         units = Units._make([*whole, np.dtype(dtype)])
+        if not (finite and is_finite(units, norm)):
+            return np.zeros(k, bool), np.asarray(np.inf, dtype), np.asarray(False)
         answer = _host_answer(units, norm, method, tolerance, walls, max_cells)
         if answer is None:
             msg = (

@@ -24,6 +24,7 @@ from jaxrelu.realization._arrangement import (
     num_cells,
     pattern_of,
 )
+from jaxrelu.realization._bounds import require_finite
 from jaxrelu.realization._cells import box_walls, check_tolerance, enumerate_cells
 from jaxrelu.realization._seminorm import seminorm
 from jaxrelu.realization._units import Units, units_of
@@ -206,13 +207,14 @@ def supnorm(
         parallel rows may change.
 
     Raises:
-        ValueError: too many vertices or programs.
+        ValueError: too many vertices or programs, products of weights that overflow.
     """
     check_positive(half_width, "half_width")
     check_choice(method, ("auto", "vertices", "lp"), "method")
     units = units_of(network)
     check_tolerance(tolerance)
     k, d = units.inner.shape
+    require_finite(units, "opinf")
     count = num_vertices(k, d, units.bias is not None)
     if method == "vertices" and count > max_vertices:
         msg = (
