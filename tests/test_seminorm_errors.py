@@ -178,6 +178,15 @@ def test_the_gap_of_mixed_integer_programs_is_in_the_error(monkeypatch, float64)
     assert float(whole.error) < 1e-9
     assert float(stopped.error) > 0.1
 
+    def limited(cost, **kwargs):
+        found = solve(cost, **kwargs)
+        found.status, found.message = 1, "Time limit reached."
+        return found
+
+    monkeypatch.setattr(_milp, "milp", limited)
+    with pytest.raises(RuntimeError, match="Time limit reached"):
+        seminorm(net, method="milp")
+
 
 def test_too_many_cells_give_bounds_that_say_so():
     net = random_network(40, 12, 1)

@@ -330,7 +330,8 @@ def seminorm(
     Returns:
         An `Estimate`. `error_kind` is `"rounding bound"` when all cells were visited
         (rounding, and cells between rows that the default tolerance merged; `method`
-        counts these rows),
+        counts these rows; `"lp"` and `"milp"` speak of the cells that they see, and
+        the latter adds what HiGHS left open),
         `"certified bound"` for bounds, `"exact"` where rational arithmetic gave a value
         that the dtype holds.
 
