@@ -327,3 +327,14 @@ def test_refusals(float64):
         flip_fibre(many)
     with pytest.raises(TypeError, match="traced"):
         jax.jit(lambda n: canonical(n).linear)(network)
+
+
+def test_products_that_overflow_are_refused(float64):
+    """Not a number is neither equal nor different."""
+    net = jr.Shallow(1e200 * jnp.eye(2), jnp.array([1e200, 1e200]))
+    for ask in (canonical, lambda net: equal(net, net), minimal_width):
+        with pytest.raises(ValueError, match="overflow"):
+            ask(net)
+    assert canonical_exact(net) == canonical_exact(net)
+    with pytest.raises(ValueError, match="at least one output"):
+        canonical(jr.Shallow(jnp.eye(2), jnp.zeros((0, 2))))

@@ -54,6 +54,18 @@ def test_close_functions_and_far_weights(tmp_path):
     assert (dead.realization_radius, dead.guaranteed_radius) == (0, 0)
     assert 0 < inside.published_radius < inside.guaranteed_radius
     assert inside.guaranteed_radius < inside.realization_radius
+    fitted = found["notebook"]
+    for j, (loss, error) in enumerate(stability.NOTEBOOK.values(), start=1):
+        # the printed run is one like ours
+        low, high = fitted["loss"][j].min(), fitted["loss"][j].max()
+        assert low / 1.2 - 5e-4 <= loss <= 1.2 * high + 5e-4
+        low, high = fitted["sup"][j].min(), fitted["sup"][j].max()
+        assert low / 1.1 <= error <= 1.1 * high
+    np.testing.assert_allclose(fitted["sup"][0], 1, rtol=1e-12)
+    np.testing.assert_allclose(fitted["semi"][0], 1, rtol=1e-12)
+    # near to 0 as a function, not in its slope
+    assert np.all(fitted["sup"][-1] < 0.2)
+    assert np.all(fitted["semi"][-1] > 0.7)
     runs = found["training"]
     assert runs["gap"] < 1e-12
     first = [values[:, 0] for values in runs["losses"].values()]

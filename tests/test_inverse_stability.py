@@ -437,3 +437,16 @@ def test_realisation_radius_of_the_restricted_minimum():
     assert nearest <= example.realization_radius * 1.01
     best = shallow([[1e-9, np.sqrt(2)]], [np.sqrt(2)])
     np.testing.assert_allclose(float(example.objective(best)), 1, atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e155, 1e300])
+def test_construction_survives_any_factor(size, float64):
+    """Γ far from balanced: nothing to move relative to its size, whatever that is."""
+    rng = np.random.default_rng(0)
+    inner, outer = rng.standard_normal((4, 3)), rng.standard_normal(4)
+    target = jr.Shallow(jnp.asarray(inner), jnp.asarray(outer))
+    gamma = jr.Shallow(jnp.asarray(size * inner), jnp.asarray(outer / size))
+    answer = inverse_stable(gamma, target)
+    assert answer.holds, str(answer)
+    assert answer.distance <= 1e-15 * max(size, 1 / size)
+    assert equal(answer.network, target)

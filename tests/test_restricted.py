@@ -173,6 +173,16 @@ def test_balance_is_differentiable_and_keeps_values(dtype):
         np.testing.assert_allclose(a, b, rtol=20 * eps, atol=20 * eps)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-200, 1e155, 1e300])
+def test_balancing_survives_any_factor(size, float64):
+    rng = np.random.default_rng(0)
+    inner, outer = rng.standard_normal((4, 3)), rng.standard_normal((2, 4))
+    unequal = shallow(size * inner, outer / size)
+    for moved in (balance(unequal), to_restricted(unequal)):
+        assert is_restricted(moved, "N'")
+        assert equal(moved, shallow(inner, outer))
+
+
 def test_balance_kills_neurons_with_a_zero_factor(float64):
     network = shallow([[1, 2], [0, 0], [3, 4]], [0, 5, 1])
     balanced = balance(network)

@@ -35,7 +35,7 @@ def plot_cells(
     r"""Cells of a network of two inputs, coloured by $\|\nabla f\|_\infty$; arrows.
 
     Lines are the kinks, exact. Colours and arrows are the gradient, which is constant
-    on each cell; one arrow at the middle of each cell that at least 0.3 % of the
+    on each cell; one arrow at the middle of each cell that at least 1 % of the
     pixels see. A cell thinner than a pixel is not seen.
 
     Args:
@@ -96,7 +96,7 @@ def plot_cells(
 def _arrows(
     ax: Any, x: np.ndarray, active: np.ndarray, gradients: np.ndarray, width: float
 ) -> None:
-    """One arrow per visible cell; the longest takes up a fifth of the square's side."""
+    """One arrow per visible cell; the longest takes up 15 % of the side."""
     packed = np.packbits(active, axis=1)
     _, first, label, count = np.unique(
         packed, axis=0, return_index=True, return_inverse=True, return_counts=True
@@ -105,7 +105,7 @@ def _arrows(
     middle = np.stack(
         [np.bincount(label, x[:, q]) / count for q in range(2)], axis=-1
     )  # cells are convex
-    seen = count >= 0.003 * len(x)
+    seen = count >= 0.01 * len(x)
     slope = gradients[first]
     longest = float(np.linalg.norm(slope[seen], axis=1).max(initial=0))
     if longest == 0:
@@ -116,7 +116,7 @@ def _arrows(
         color=INK,
         angles="xy",
         scale_units="xy",
-        scale=longest / (0.4 * width),
+        scale=longest / (0.3 * width),
         width=0.006,
         pivot="middle",
     )

@@ -31,6 +31,8 @@ class Arrangement(NamedTuple):
         total: (m, d), $T$: the sum of the Jacobians on opposite cells.
         required: pairs (plane, sign): only these cells count (affine networks).
         merged: rows that agree with the first of their group only up to rounding.
+        doubtful: (k,), the neurons that may differ from the plane of their group
+            between such rows.
         coincidence: arcs and restricted normals this close together are one.
         parallel: the tolerance that rows were grouped with.
     """
@@ -44,6 +46,7 @@ class Arrangement(NamedTuple):
     total: np.ndarray
     required: tuple[tuple[int, int], ...]
     merged: int
+    doubtful: np.ndarray
     coincidence: float
     parallel: float
 
@@ -140,6 +143,12 @@ def group_rows(
     return first, group, orientation
 
 
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Nonzero rows at Euclidean length 1; entries near both ends of the range too."""
+    rows = rows / np.abs(rows).max(axis=1, keepdims=True)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
 def _row_space(unit: np.ndarray, tolerance: float) -> tuple[np.ndarray, float]:
     """Orthonormal rows spanning the unit rows, and what the others lie off it."""
     values, right = np.linalg.svd(unit, full_matrices=False)[1:]
@@ -187,14 +196,17 @@ def arrange(
         group[:k][alive],
         signed[alive, :, None] * units.inner[alive, None, :],
     )
-    unit = everything[first] / np.linalg.norm(everything[first], axis=1, keepdims=True)
     if first.size:
+        unit = unit_rows(everything[first])
         basis, error = _row_space(unit, coincidence)
         normals = unit @ basis.T
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     else:
         basis, error, normals = np.zeros((0, dimension)), 0.0, np.zeros((0, 0))
     required = tuple((int(group[i]), int(orientation[i])) for i in range(k, len(group)))
+    off = _inexact(everything, first, group)
+    # a wall that a kink stands for: all neurons of that kink may be on either side
+    walled = np.isin(group[:k], group[k:][off[k:]])
     return Arrangement(
         normals,
         basis,
@@ -204,10 +216,17 @@ def arrange(
         jumps,
         units.outer @ units.inner,
         required,
-        _inexact(everything, first, group),
+        int(off.sum()),
+        off[:k] | walled,
         coincidence,
         parallel,
     )
+
+
+def inexact_rows(rows: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """(k,): whether merged with a row not exactly parallel; and the groups."""
+    first, group, _ = group_rows(rows, tolerance)
+    return _inexact(rows, first, group), group
 
 
 def exactly_parallel(first: Any, second: Any) -> bool:
@@ -220,14 +239,14 @@ def exactly_parallel(first: Any, second: Any) -> bool:
     return all(a[pivot] * y == b[pivot] * x for x, y in zip(a, b, strict=True))
 
 
-def _inexact(rows: np.ndarray, first: np.ndarray, group: np.ndarray) -> int:
-    """Rows that are parallel to the first of their group only up to rounding."""
-    count = 0
+def _inexact(rows: np.ndarray, first: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """(k,): rows that are parallel to the first of their group only up to rounding."""
+    off = np.zeros(group.size, bool)
     leaders = set(first.tolist())
     for i in np.flatnonzero(group >= 0):
         if int(i) not in leaders:
-            count += not exactly_parallel(rows[first[group[i]]], rows[i])
-    return count
+            off[i] = not exactly_parallel(rows[first[group[i]]], rows[i])
+    return off
 
 
 def pattern_of(arrangement: Arrangement, signs: np.ndarray) -> np.ndarray:

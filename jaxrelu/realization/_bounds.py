@@ -18,7 +18,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxrelu._memory import require_bytes
 from jaxrelu._results import RESULTS, Estimate
-from jaxrelu.realization._arrangement import EPS, Arrangement, arrange, group_rows
+from jaxrelu.realization._arrangement import (
+    EPS,
+    Arrangement,
+    arrange,
+    group_rows,
+    unit_rows,
+)
 from jaxrelu.realization._ascent import climb
 from jaxrelu.realization._cells import box_walls
 from jaxrelu.realization._lp import interior_point
@@ -88,6 +94,27 @@ def slack_of(units: Units, norm: str) -> float:
     size = np.abs(units.outer) @ np.abs(units.inner)
     size = host_norm(size, "fro" if norm == "spectral" else norm)
     return float((4 * k + 8 * (m + d) + 64) * EPS * size)
+
+
+def is_finite(units: Units, norm: str) -> bool:
+    """Whether float64 holds all Jacobians and their norms."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(slack_of(units, norm)))
+
+
+def require_finite(units: Units, norm: str) -> None:
+    """Refuses weights whose Jacobians float64 cannot hold.
+
+    Raises:
+        ValueError: their products, or squares of these, overflow.
+    """
+    if not is_finite(units, norm):
+        msg = (
+            "products of inner and outer weights overflow float64; expected Jacobians "
+            f"that it holds (norm={norm!r}). Divide the outer weights by a power of 2: "
+            "the semi-norm is divided by as much."
+        )
+        raise ValueError(msg)
 
 
 def _exact_jumps(units: Units) -> tuple[np.ndarray, np.ndarray]:
@@ -193,8 +220,7 @@ def _upper(
     candidates.append((float(spread) / 2, "triangle inequality over the kinks"))
     if norm == "spectral" and jumps.shape[0] and units.bias is None:
         # J_H = w_H n_H^T: a product of two thin matrices, balanced
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        directions = rows / length
+        directions = unit_rows(rows)
         weights = np.einsum("hmd,hd->hm", jumps, directions)
         scale = np.sqrt(np.linalg.norm(weights, axis=1))
         alive = scale > 0
@@ -217,8 +243,7 @@ def _attained(
     p, q = np.unravel_index(int(size.argmax()), size.shape)
     direction = 1.0 if total[p, q] >= 0 else -1.0
     signs = np.sign(direction * jumps[:, p, q])
-    needed = rows[signs != 0] * signs[signs != 0, None]
-    needed = needed / np.linalg.norm(needed, axis=1, keepdims=True)
+    needed = unit_rows(rows[signs != 0]) * signs[signs != 0, None]
     if units.bias is not None:
         needed = np.concatenate([needed, np.eye(rows.shape[1])[-1:]])
     if not needed.shape[0]:
@@ -304,6 +329,7 @@ def host_bounds(
     num_steps: int = 32,
 ) -> Bounds:
     """`bounds` of a network on the host."""
+    require_finite(units, norm)
     jumps, rows = _exact_jumps(units)
     upper, upper_text = _upper(units, jumps, rows, norm)
     lows = [_cheap_lower(units, jumps, rows, norm, domain)]
@@ -312,6 +338,7 @@ def host_bounds(
         if lows[-1].value >= upper * (1 - 1e-12) - 4 * slack_of(units, norm):
             upper_text += ", attained"
             key = None
+    rows = unit_rows(rows)
     points = np.concatenate([rows, -rows])[: 2 * 256]
     if units.bias is not None:  # feet of the perpendiculars from 0 to the kinks
         points = np.concatenate([points, _near_kinks(rows)])

@@ -135,10 +135,23 @@ def parallel_groups(
     return place[group], orientation * turn[group], normals[order]
 
 
+def _require_products(inner: np.ndarray, outer: np.ndarray) -> None:
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(np.abs(outer) @ np.abs(inner)).all()
+    if not finite:
+        msg = (
+            "products of inner and outer weights overflow float64; expected products "
+            "that it holds. Divide the outer weights by a power of 2, or compare "
+            "`canonical_exact` forms."
+        )
+        raise ValueError(msg)
+
+
 def _form(n: Neurons, tolerance: float) -> CanonicalForm:
     size, mass = sup(n.inner), sup(n.outer.T)
     alive = (size > 0) & (mass > 0)
     rows, outer, size = n.inner[alive], n.outer[:, alive], size[alive]
+    _require_products(rows, outer)
     group, _, normals = parallel_groups(rows, tolerance)
     linear = outer @ rows / 2
     weights = outer.T * size[:, None] / 2
@@ -167,7 +180,8 @@ def canonical(network: Any, tolerance: float | None = None) -> CanonicalForm:
         tolerance: None takes 1e-13 for float64 weights and 5e-7 for float32.
 
     Raises:
-        TypeError, ValueError: not such a network, traced weights, NaN.
+        TypeError, ValueError: not such a network, traced weights, NaN, products of
+            weights that overflow.
 
     Cost: O(k log k + kdm) on the host.
     """
@@ -250,8 +264,8 @@ def equal(
         tolerance: None takes 1e-13 if both are float64, else 5e-7. Not with ``exact``.
 
     Raises:
-        TypeError, ValueError: not such networks, sizes that differ, a tolerance
-            together with ``exact=True``.
+        TypeError, ValueError: not such networks, sizes that differ, products of
+            weights that overflow, a tolerance together with ``exact=True``.
 
     Cost: as `canonical` with both networks' neurons.
     """
@@ -259,9 +273,13 @@ def equal(
         msg = "exact=True needs no tolerance; leave out one of the two."
         raise ValueError(msg)
     first, second = pair(a, b)
+    for n in (first, second):
+        _require_products(n.inner, n.outer)
     inner = np.concatenate([first.inner, second.inner])
     outer = np.concatenate([first.outer, -second.outer], axis=1)
-    scale = max(float((np.abs(n.outer) @ np.abs(n.inner)).max()) for n in pair(a, b))
+    scale = max(
+        float((np.abs(n.outer) @ np.abs(n.inner)).max()) for n in (first, second)
+    )
     if exact:
         form = _exact_form(inner, outer, first.affine)
         left = [x for rows in (form.linear, form.kinks) for row in rows for x in row]

@@ -131,6 +131,7 @@ def exact_arrangement(
         jumps=jumps,
         required=required,
         merged=0,
+        doubtful=np.zeros(k, bool),
         normals=np.zeros((len(planes), dimension)),
         basis=np.eye(dimension),
     )

@@ -63,6 +63,9 @@ def functional_dimension(
 ) -> FunctionalDimension:
     r"""The rank of the Jacobian of the outputs in all weights and biases.
 
+    Rescaling neurons does not change the rank, but very unequal factors make its
+    small singular values unreadable: `balance` a shallow network first.
+
     Args:
         network: `Shallow` or `DenseNetwork`, any activation.
         inputs: take several times p/m of them, spread over all cells, for example

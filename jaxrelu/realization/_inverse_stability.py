@@ -336,7 +336,8 @@ def _nearest_factors(kappa: float, mu: float, p: float) -> tuple[float, float]:
         root = np.sqrt(abs(p))
         return root, np.sign(p) * root
     s, change = (abs(mu) + kappa) / 2, abs(p) - abs(mu) * kappa
-    t = change / (s + np.sqrt(max(s**2 + change, 0.0)))
+    ratio = change / s  # s**2 may overflow
+    t = ratio / (1 + np.sqrt(max(1 + ratio / s, 0.0)))
     a, c = kappa + t, abs(mu) + t
     # the larger one keeps its value, the product is exact
     a, c = (a, abs(p) / a) if a >= c else (abs(p) / c, c)

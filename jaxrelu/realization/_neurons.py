@@ -113,5 +113,5 @@ def balanced(
     """Neurons rescaled to factors of equal size; those with a zero factor become 0."""
     a, c = sup(rows), sup(columns.T)
     alive = (a > 0) & (c > 0)
-    t = np.sqrt(np.where(alive, c, 1) / np.where(alive, a, 1))
+    t = np.sqrt(np.where(alive, c, 1)) / np.sqrt(np.where(alive, a, 1))
     return np.where(alive, t, 0)[:, None] * rows, np.where(alive, 1 / t, 0) * columns

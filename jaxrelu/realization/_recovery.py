@@ -36,7 +36,10 @@ class Recovery(eqx.Module):
     r"""What gradient queries told of a network.
 
     Attributes:
-        form: canonical form of the function; `minimal_network(form)` is a network.
+        form: canonical form of the function. `with_signs(form, signs)` is a network of
+            it whatever the signs, two neurons per kink for zeros;
+            `minimal_network(form)` is one of least width and refuses when too many
+            signs would have to be tried.
         queries: gradients asked for.
         mismatch: largest entry of $Df - D\hat f$ over the random points of the check,
             which the recovery did not use.

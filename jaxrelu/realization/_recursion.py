@@ -43,7 +43,7 @@ def half_cells(
     if h == 1:
         return normals.copy(), np.ones((1, 1), np.int8)
     if rank == 2:
-        return _half_cells_of_lines(normals, errors, tolerance)
+        return _half_cells_of_lines(normals, errors)
     # random linear hashes of the sign vectors, kept up to date as columns are added
     codes = np.random.default_rng(0).integers(1, 2**63, size=h, dtype=np.uint64)
     points, signs = normals[:1].copy(), np.ones((1, 1), np.int8)
@@ -71,9 +71,9 @@ def half_cells(
 
 
 def _half_cells_of_lines(
-    normals: np.ndarray, errors: np.ndarray, tolerance: float
+    normals: np.ndarray, errors: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    turn = half_turn(normals, tolerance / 2 + 2 * errors + 4 * EPS)
+    turn = half_turn(normals, 2 * errors + 4 * EPS)
     angles = turn.middle[turn.valid]
     points = np.column_stack([np.cos(angles), np.sin(angles)])
     signs = np.where(normals @ points.T > 0, 1, -1).T.astype(np.int8)

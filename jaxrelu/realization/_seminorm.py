@@ -17,7 +17,7 @@ from jaxrelu.realization._arrangement import (
     num_cells,
     pattern_of,
 )
-from jaxrelu.realization._bounds import host_bounds
+from jaxrelu.realization._bounds import host_bounds, is_finite, require_finite
 from jaxrelu.realization._cells import (
     MAX_CELLS,
     box_walls,
@@ -137,6 +137,30 @@ def rounding_of(units: Units, norm: str) -> float:
     return float(4 * np.sqrt(2 * k + m + d + 8) * EPS * size)
 
 
+def _merging(arrangement: Arrangement, units: Units, norm: str) -> float:
+    r"""What cells between rows that were merged may have beyond the cells visited.
+
+    A point of such a cell lies in a visited one by the first rows of the groups, and
+    its Jacobian differs by some $c_i a_i^\top$ of the other rows.
+    """
+    doubt = arrangement.doubtful
+    if not doubt.any():
+        return 0.0
+    inner, outer = np.abs(units.inner), np.abs(units.outer)
+    if arrangement.rank > 2 or arrangement.required:
+        return float(host_norm(outer[:, doubt] @ inner[doubt], norm))
+    most = 0.0  # in rank 2 one group at a time: a pair of its sides is a cell each
+    for plane in np.unique(arrangement.group[doubt]):
+        here = arrangement.group == plane
+        size = outer[:, here] @ inner[here]
+        if norm in ("max", "opinf") or len(outer) == 1:
+            # row by row between the two sides, but for terms of both signs
+            size = (size - np.abs(arrangement.jumps[plane])) / 2
+            size = size + arrangement.parallel * (outer[:, here] @ inner[here])
+        most = max(most, float(host_norm(size, norm)))
+    return most
+
+
 def _value_at(units: Units, pattern: np.ndarray, norm: str) -> float:
     return float(host_norm(units.outer[:, pattern] @ units.inner[pattern], norm))
 
@@ -180,18 +204,20 @@ def _host_answer(
     max_cells: int,
 ) -> _Answer | None:
     """The answer of an exact method, or None when only bounds are affordable."""
+    require_finite(units, norm)
     arrangement = arrange(units, tolerance, walls)
+    asked = tolerance is not None
     if method == "auto":
         method = _pick(arrangement, max_cells)
         if method == "bounds":
             return None
         try:
-            return _by(method, units, arrangement, norm, walls, max_cells)
+            return _by(method, units, arrangement, norm, walls, max_cells, asked)
         except InconsistentError:
             if num_cells(arrangement.num_planes, arrangement.rank) > MAX_RATIONAL:
                 raise
             method = "rational"
-    return _by(method, units, arrangement, norm, walls, max_cells)
+    return _by(method, units, arrangement, norm, walls, max_cells, asked)
 
 
 def _by(
@@ -201,6 +227,7 @@ def _by(
     norm: str,
     walls: np.ndarray | None,
     max_cells: int,
+    asked: bool,
 ) -> _Answer:
     _check_method(arrangement, method, max_cells)
     if method == "rational":
@@ -220,7 +247,9 @@ def _by(
     if arrangement.error > arrangement.coincidence / 10:
         text += f"; normals of rank {arrangement.rank} to within {arrangement.error:g}"
     pattern = pattern_of(arrangement, best.signs)
-    error = rounding_of(units, norm)
+    error = rounding_of(units, norm) + best.gap
+    if not asked:
+        error += _merging(arrangement, units, norm)
     value = _value_at(units, pattern, norm)
     return _Answer(value, error, "rounding bound", text, pattern)
 
@@ -288,25 +317,28 @@ def seminorm(
         domain: half-width B of the box $(-B, B)^d$; None is all of $R^d$. Matters for
             networks with biases only.
         tolerance: rows whose directions differ by less after sup-norm scaling are taken
-            as parallel, so cells thinner than this are not counted: the semi-norm is
+            as parallel, so cells between them are not visited: the semi-norm is
             discontinuous there. None is 1e-13 for float64 and 5e-7 for float32, what
-            rescaling a neuron rounds, and then coincidences of three and more planes
-            are those of the weights as stored, to within float64; a tolerance that is
-            given also serves for these.
+            rescaling a neuron rounds; then `error` holds what such cells could add, and
+            coincidences of three and more planes are those of the weights as stored, to
+            within 1e-13. A tolerance that is given also serves for these, and is part
+            of the question: those rows are parallel, `error` is rounding.
         max_cells: most cells an exact method may have to visit.
         key: with it `"bounds"` also climbs from random cells, see
             `jaxrelu.realization.bounds`.
 
     Returns:
         An `Estimate`. `error_kind` is `"rounding bound"` when all cells were visited
-        (nothing but rounding, and rows merged by the tolerance as `method` says),
+        (rounding, and cells between rows that the default tolerance merged; `method`
+        counts these rows; `"lp"` and `"milp"` speak of the cells that they see, and
+        the latter adds what HiGHS left open),
         `"certified bound"` for bounds, `"exact"` where rational arithmetic gave a value
         that the dtype holds.
 
     Raises:
         TypeError: not one hidden ReLU layer.
         ValueError: unknown norm or method, a rank too large for the method, more than
-            `max_cells` cells.
+            `max_cells` cells, products of weights that overflow.
         MemoryRefusedError: cells that would not fit in memory.
     """
     check_norm(norm)
@@ -361,10 +393,10 @@ def _traced(
     def on_host(*arrays: Any) -> tuple[np.ndarray, ...]:
         filled = [None if x is None else np.asarray(x) for x in arrays]
         finite = all(x is None or np.isfinite(x).all() for x in filled)
-        if not finite:
-            return np.zeros(k, bool), np.asarray(np.inf, dtype), np.asarray(False)
         whole = [None if x is None else x.astype(np.float64) for x in filled]
         units = Units._make([*whole, np.dtype(dtype)])
+        if not (finite and is_finite(units, norm)):
+            return np.zeros(k, bool), np.asarray(np.inf, dtype), np.asarray(False)
         answer = _host_answer(units, norm, method, tolerance, walls, max_cells)
         if answer is None:
             msg = (

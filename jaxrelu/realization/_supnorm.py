@@ -20,9 +20,11 @@ from jaxrelu.realization._arrangement import (
     arrange,
     default_tolerance,
     group_rows,
+    inexact_rows,
     num_cells,
     pattern_of,
 )
+from jaxrelu.realization._bounds import require_finite
 from jaxrelu.realization._cells import box_walls, check_tolerance, enumerate_cells
 from jaxrelu.realization._seminorm import seminorm
 from jaxrelu.realization._units import Units, units_of
@@ -147,7 +149,30 @@ def _by_programs(
             at = float(np.abs(evaluate(units, done.x[None])).max())
             best, gap = max(best, at), max(gap, value - max(best, at))
     scale = half_width * (np.abs(units.outer) @ np.abs(units.inner)).sum(axis=1).max()
-    return best, gap + 1e-7 * float(scale), f"{solved} linear programs"
+    # HiGHS, and a kink that stands for a side of the box
+    slack = (1e-7 + arrangement.parallel) * float(scale)
+    return best, gap + slack, f"{solved} linear programs"
+
+
+def _merging(units: Units, half_width: float, tolerance: float | None) -> float:
+    r"""Twice what turning merged rows until they are parallel changes f by.
+
+    The turned function is largest where f was evaluated: both maxima and both values
+    there are that close. A row moves by at most tolerance times its size per link of
+    the chain of rows that joins it to the first of its group.
+    """
+    parallel = default_tolerance(units.dtype) if tolerance is None else tolerance
+    rows = units.rows[np.abs(units.inner).max(axis=1) > 0]
+    columns = units.outer[:, np.abs(units.inner).max(axis=1) > 0]
+    if not rows.shape[0]:
+        return 0.0
+    off, group = inexact_rows(rows, parallel)
+    if not off.any():
+        return 0.0
+    links = np.bincount(group[group >= 0])[group[off]] - 1
+    turn = parallel * links * np.abs(rows[off]).max(axis=1)
+    reach = half_width * units.inner.shape[1] + (units.bias is not None)
+    return float(2 * reach * (np.abs(columns[:, off]) @ turn).max())
 
 
 def supnorm(
@@ -178,16 +203,18 @@ def supnorm(
 
     Returns:
         An `Estimate` with a rounding bound: for the vertices by the condition numbers
-        of their systems.
+        of their systems, for `"lp"` by the tolerance of HiGHS; and what merging nearly
+        parallel rows may change.
 
     Raises:
-        ValueError: too many vertices or programs.
+        ValueError: too many vertices or programs, products of weights that overflow.
     """
     check_positive(half_width, "half_width")
     check_choice(method, ("auto", "vertices", "lp"), "method")
     units = units_of(network)
     check_tolerance(tolerance)
     k, d = units.inner.shape
+    require_finite(units, "opinf")
     count = num_vertices(k, d, units.bias is not None)
     if method == "vertices" and count > max_vertices:
         msg = (
@@ -207,6 +234,7 @@ def supnorm(
         size += float(np.abs(units.shift).max())
     value = np.asarray(best).astype(units.dtype)
     error += 4 * np.sqrt(k + d) * EPS * size + abs(float(value) - best)
+    error += _merging(units, half_width, tolerance)
     return Estimate(
         jnp.asarray(value),
         jnp.asarray(np.asarray(error * (1 + 1e-6)).astype(units.dtype)),

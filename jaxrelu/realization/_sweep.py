@@ -15,11 +15,15 @@ from jaxrelu.realization._norms import host_norm
 
 
 class Best(NamedTuple):
-    """The largest norm found, the signs (h,) of its cell, and the cells looked at."""
+    """The largest norm found, the signs (h,) of its cell, and the cells looked at.
+
+    No cell that was looked at has a norm above `value + gap`.
+    """
 
     value: float
     signs: np.ndarray
     visited: int
+    gap: float = 0.0
 
 
 class HalfTurn(NamedTuple):
@@ -88,7 +92,8 @@ def _allowed(
 
 def angular_sweep(arrangement: Arrangement, norm: str) -> Best:
     r"""Rank 2: $O(h \log h)$ and one norm per cell."""
-    slack = arrangement.coincidence / 2 + 4 * arrangement.error
+    # rows were grouped already: every other arc that rounding can tell is a cell
+    slack = 4 * EPS + 4 * arrangement.error
     turn = half_turn(arrangement.normals, slack)
     sums = _running(turn, arrangement.jumps)
     values = _evaluate(arrangement.total, sums, norm)

@@ -62,6 +62,9 @@ def _arrays_of(network: Any, name: str) -> Leaves:
 
 def _with_output_axis(leaves: Leaves) -> Leaves:
     outer, shift = leaves.outer, leaves.shift
+    if 0 in outer.shape:
+        msg = f"outer weights have shape {outer.shape}; expected at least one output."
+        raise ValueError(msg)
     return leaves._replace(
         outer=outer if outer.ndim == 2 else outer[None],
         shift=None if shift is None else shift.reshape(-1),
