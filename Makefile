@@ -77,6 +77,10 @@ bench-scaling: $(VENV)/.bench ## time against n, k and d, with fitted exponents
 bench-hessian: $(VENV)/.bench ## Hessians and critical points, beside the same peers
 	$(PY) benchmarks/population_hessian.py $(ARGS)
 
+.PHONY: bench-minimizers
+bench-minimizers: $(VENV)/.bench ## Hessian spectra at minimisers, beside jax.hessian and eigh
+	$(PY) benchmarks/minimizer_spectra.py $(ARGS)
+
 .PHONY: bench-seminorm
 bench-seminorm: $(VENV)/.bench ## exact Sobolev semi-norms, beside programs and sampling
 	$(PY) benchmarks/seminorm.py $(ARGS)

@@ -197,7 +197,6 @@ def failures(config: Config) -> dict[str, float]:
 def draw(config: Config, reports: list[Any]) -> dict[str, Any]:
     """All figures by name."""
     figure, (left, right) = figures.panels(2)
-    widest = max(config.radii)
     chosen = [(d, r) for d, radius, r in reports if radius == min(config.radii)]
     figures.plot_bounds(
         {
@@ -221,9 +220,13 @@ def draw(config: Config, reports: list[Any]) -> dict[str, Any]:
                 [float(r.found.error) for _, r in at],
             )
         },
-        predicted={"asymptotic": [float(r.asymptotic) for _, r in at]},
+        predicted={
+            "asymptotic": [float(r.asymptotic) for _, r in at],
+            # a line ends where the theorem promises nothing
+            "theorem": [max(float(r.lower), 0) or math.nan for _, r in at],
+        },
         levels={},
-        title=f"β by radius up to {widest:g}, angle {config.degrees[0]:g}°",
+        title=f"β by radius, angle {config.degrees[0]:g}°",
         xlabel="radius",
         ylabel="β",
         ax=right,
@@ -293,7 +296,8 @@ def story(table: Table, fails: Table, pictures: Mapping[str, bytes]) -> list[Any
         table,
         Picture(
             pictures["regularity_cone"],
-            "Left: β by opening angle. Right: β by radius.",
+            "Left: β by opening angle. Right: β by radius; the theorem is a lower "
+            "bound, the worst point found an upper one.",
             "Bounds on β.",
         ),
         Heading("Without the cone"),

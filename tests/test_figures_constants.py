@@ -31,7 +31,12 @@ def test_constants_against_depth():
         depth,
         {"plain": [1.0, 0.1, 0.01], "residual": [1.0, 2.0, 4.0]},
         guaranteed={"plain": [0.5, 0.0, np.inf], "residual": [0.5, 1.0, 2.0]},
+        spread={"plain": ([0.5, 0.05, 0.0], [2.0, 0.2, 0.02])},
     ).axes
+    (band,) = ax.collections
+    corners = np.concatenate([path.vertices for path in band.get_paths()])
+    assert set(corners[:, 0]) == {2, 4}  # no band where its lower end is 0
+    assert (corners[:, 1].min(), corners[:, 1].max()) == (0.05, 2.0)
     lines = [line for line in ax.lines if len(line.get_xdata())]
     drawn = {line.get_label(): line for line in lines}
     np.testing.assert_allclose(drawn["residual"].get_ydata(), [1, 2, 4])

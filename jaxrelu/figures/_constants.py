@@ -61,7 +61,7 @@ def plot_ratio(
     ratio = np.log10(np.where(known, gap, 1) / np.where(known, square, 1))
     ends = np.quantile(ratio[known], (0.02, 0.98))
     ratio = np.where(known, np.clip(ratio, *ends), np.where(gap > 0, ends[1], ends[0]))
-    return plot_slice(
+    figure = plot_slice(
         x,
         y,
         ratio,
@@ -72,6 +72,8 @@ def plot_ratio(
         label=r"$\log_{10}\,(f-f^*)/\Vert\nabla f\Vert^2$",
         ax=ax,
     )
+    (figure.axes[0] if ax is None else ax).locator_params(nbins=5)  # or they collide
+    return figure
 
 
 def plot_depth(
@@ -79,6 +81,7 @@ def plot_depth(
     measured: Mapping[str, Any],
     *,
     guaranteed: Mapping[str, Any] | None = None,
+    spread: Mapping[str, tuple[Any, Any]] | None = None,
     title: str | None = None,
     xlabel: str = r"depth $l$",
     ylabel: str = r"$\mu = 1/2\lambda$",
@@ -92,6 +95,8 @@ def plot_depth(
         depth: (r,).
         measured: name → (r,); what is not positive and finite is left out.
         guaranteed: name → (r,); the same.
+        spread: name of a measurement → its lower and upper end, (r,) each, a band;
+            left out as the measurement is, and where an end is not positive.
         title: above the axes.
         xlabel: of the horizontal axis.
         ylabel: of the vertical axis.
@@ -116,6 +121,17 @@ def plot_depth(
             lw=1.4,
             label=name,
         )
+        if spread is not None and name in spread:
+            low, high = (row_of(end, name) for end in spread[name])
+            there &= (low > 0) & np.isfinite(high)
+            ax.fill_between(
+                depth,
+                np.where(there, low, np.nan),
+                np.where(there, high, np.nan),
+                color=shades[name],
+                alpha=0.2,
+                lw=0,
+            )
     for name, values in (guaranteed or {}).items():
         row = row_of(values, name)
         there = np.isfinite(row) & (row > 0)
