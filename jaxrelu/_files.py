@@ -19,8 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A file is forced to disk first, and takes the place of what is there in one step. A
     folder takes it in two: a kill between them leaves the old one beside it as
-    ``.NAME.*.old``. After an exception nothing has changed; a kill leaves the unfinished
-    ``.NAME.*.tmp``.
+    ``.NAME.*.old``. After an exception nothing has changed; a kill leaves the
+    unfinished ``.NAME.*.tmp``.
 
         with replacing(path) as temporary:
             temporary.write_bytes(data)

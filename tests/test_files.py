@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,12 @@ from jaxrelu._files import replacing
 def write(path, content):
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def fail(path, begin):
+    with replacing(path) as temporary:
+        begin(temporary)
+        raise ZeroDivisionError
 
 
 def test_a_file_takes_the_place_of_the_old_one_at_the_end(tmp_path):
@@ -27,9 +34,8 @@ def test_a_file_takes_the_place_of_the_old_one_at_the_end(tmp_path):
 def test_what_fails_leaves_nothing(tmp_path, monkeypatch):
     path = tmp_path / "x"
     write(path, b"old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
-        temporary.write_bytes(b"ne")
-        _ = 1 // 0
+    with pytest.raises(ZeroDivisionError):
+        fail(path, lambda temporary: temporary.write_bytes(b"ne"))
 
     def full(*_):
         raise OSError("no space left")
@@ -51,9 +57,8 @@ def test_folders(tmp_path):
             for name in names:
                 (temporary / name).touch()
         assert sorted(p.name for p in path.iterdir()) == list(names)
-    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
-        temporary.mkdir()
-        _ = 1 // 0
+    with pytest.raises(ZeroDivisionError):
+        fail(path, Path.mkdir)
     assert [p.name for p in path.iterdir()] == ["c"]
     assert list(tmp_path.iterdir()) == [path]
 
