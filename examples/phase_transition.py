@@ -150,7 +150,10 @@ def threshold_table(result: PhaseTransition, caption: str) -> Table:
         for test in TESTS.values():
             fit = result.transition(test, **entries)
             low, high = (f"{end:.3g}" for end in fit.interval)
+            most = max(result.grid.cells[i].ratio for i in result.select(**entries))
             value = f"{fit.threshold:.3g}" if np.isfinite(fit.threshold) else "–"
+            if fit.threshold > 1.001 * most:  # the curve says it, not the data
+                value = f"> {most:.3g}"
             width = f"{fit.width:.2g}" if np.isfinite(fit.width) else "–"
             row += [value, f"[{low}, {high}]", width]
             row.append(f"{fit.deviance:.1f} / {fit.freedom}")
@@ -199,7 +202,7 @@ def draw(random: PhaseTransition, real: PhaseTransition) -> dict[str, Any]:
 
 
 def heat_map(result: PhaseTransition, name: str, test: str, ax: Any) -> None:
-    """Share over n and kd; sizes that were not run stay empty."""
+    """Share over n and kd, in each row over the n that were run."""
     ids = result.select(activation=name)
     cells, shares = result.grid.cells, result.shares(TESTS[test])
     n = sorted({cells[i].n for i in ids})
@@ -293,7 +296,8 @@ def story(
             "Thresholds: kd/n at which half of the runs succeed, with profile "
             "likelihood intervals; the width is the distance in log(kd/n) from 10 % "
             "to 90 %, and 0 where the data are separated. A dash: all runs or none "
-            "succeeded, or success does not grow with kd/n. Deviance is beside its "
+            "succeeded, or success does not grow with kd/n. >: beyond the "
+            "largest kd/n that was run. Deviance is beside its "
             "degrees of freedom: where it is far larger, as for ReLU, whose shares "
             "stay below one, the curve is not logistic and intervals are too narrow."
         ),

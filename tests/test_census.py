@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxrelu.experiments import _cells, _census as on_disk, run_census
+from jaxrelu.experiments import _census as on_disk, run_census
 from jaxrelu.landscape import (
     census,
     find_critical_points,
@@ -125,16 +125,6 @@ def test_interrupted_census_is_the_uninterrupted(tmp_path, monkeypatch, float64,
     more = run_census(tmp_path, *arguments(), STARTS + CHUNK, chunk_size=CHUNK)
     assert counted.first == [16]
     np.testing.assert_array_equal(more.runs.index, np.arange(STARTS + CHUNK))
-
-
-def test_a_write_that_fails_leaves_no_file(tmp_path, monkeypatch, float64):
-    def fail(*_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(_cells.os, "replace", fail)
-    with pytest.raises(OSError, match="no space"):
-        _cells.write(tmp_path / "x", lambda file: file.write(b"1"))
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_configuration_is_refused(tmp_path, monkeypatch, float64):

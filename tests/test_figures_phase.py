@@ -24,6 +24,9 @@ def test_shares_bars_curve_and_line():
     assert ax.get_xscale() == "log"
     first = ax.containers[0]
     np.testing.assert_allclose(first.lines[0].get_ydata(), np.array(counts) / 10)
+    np.testing.assert_allclose(first.lines[0].get_xdata(), RATIOS, rtol=0.01)
+    aside = first.lines[0].get_xdata() / ax.containers[1].lines[0].get_xdata()
+    np.testing.assert_allclose(aside, 1 / 1.015)
     (bars,) = first.lines[2]
     ends = np.array([segment[:, 1] for segment in bars.get_segments()])
     np.testing.assert_allclose(ends[:, 0], [one.low for one in shares], atol=1e-12)
@@ -42,10 +45,14 @@ def test_cells_and_the_line_between():
     values = np.array([[1.0, 0.2, np.nan], [1.0, 0.9, 0.1]])
     figure = figures.plot_success([10, 20, 40], [20, 40], values)
     ax = figure.axes[0]
-    (mesh,) = ax.collections
-    drawn = np.ma.getdata(mesh.get_array()), np.ma.getmaskarray(mesh.get_array())
-    np.testing.assert_array_equal(drawn[1], np.isnan(values))
-    np.testing.assert_array_equal(drawn[0][~drawn[1]], values[~np.isnan(values)])
+    rows = [np.asarray(mesh.get_array()).ravel() for mesh in ax.collections]
+    np.testing.assert_array_equal(rows[0], [1.0, 0.2])
+    np.testing.assert_array_equal(rows[1], values[1])
+    # halfway in logarithms between neighbours, whatever other rows hold
+    borders = [mesh.get_coordinates()[0, :, 0] for mesh in ax.collections]
+    root = 2**0.5
+    np.testing.assert_allclose(borders[0], [10 / root, 10 * root, 20 * root])
+    np.testing.assert_allclose(borders[1], [10 / root, 10 * root, 20 * root, 40 * root])
     for line in ax.lines:
         np.testing.assert_array_equal(line.get_xdata(), line.get_ydata())
     assert ax.get_xlim()[0] < 10
@@ -53,6 +60,14 @@ def test_cells_and_the_line_between():
     assert len(figures.png(figure)) > 1000
     one = figures.plot_success([10], [20], [[0.5]])
     assert one.axes[0].get_xlim() == (8, 12.5)
+    sparse = figures.plot_success([10, 20, 40], [9], [[0.0, np.nan, 1.0]])
+    (mesh,) = sparse.axes[0].collections
+    np.testing.assert_allclose(mesh.get_coordinates()[0, :, 0], [5, 20, 80])
+    # labels do not run into each other
+    many = figures.plot_success(range(1, 101), [5], np.zeros((1, 100)))
+    ticks = many.axes[0].get_xticks()
+    assert 5 < len(ticks) < 20
+    assert set(ticks) <= set(range(1, 101))
 
 
 def test_what_does_not_fit_is_refused():
@@ -62,3 +77,5 @@ def test_what_does_not_fit_is_refused():
         figures.plot_transition({"a": RATIOS}, {"a": [share(1, 2)]})
     with pytest.raises(ValueError, match="increasing"):
         figures.plot_success([2, 1], [1], [[0.1, 0.2]])
+    with pytest.raises(ValueError, match="every fraction is NaN"):
+        figures.plot_success([1, 2], [1], [[np.nan, np.nan]])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -389,6 +390,27 @@ def test_folders(tmp_path, monkeypatch, float64, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ImportError, match=r"jaxrelu\[slurm\]"):
         phase_transition(grid, tmp_path / "c", executor="slurm")
+
+
+def test_what_another_process_has_done_is_not_run(tmp_path, monkeypatch, float64):
+    """The second cell's file comes while the first is computed; also for a job."""
+    grid = make_grid(CELLS[:2])
+    phase_transition(grid, tmp_path / "other")
+    (tmp_path / "mine").mkdir()
+    counted, run = Counted(monkeypatch), on_disk._run
+
+    def meanwhile(*arguments):
+        found = run(*arguments)
+        name = f"{CELLS[1].name}.npz"
+        shutil.copy(tmp_path / "other" / name, tmp_path / "mine" / name)
+        return found
+
+    monkeypatch.setattr(on_disk, "_run", meanwhile)
+    found = phase_transition(grid, tmp_path / "mine")
+    assert counted.cells == [CELLS[0]]
+    assert_same(found, phase_transition(grid, tmp_path / "other"))
+    on_disk._job({}, CELLS[1], str(tmp_path / "mine"), "")
+    assert counted.cells == [CELLS[0]]
 
 
 @pytest.mark.slow

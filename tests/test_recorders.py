@@ -134,6 +134,26 @@ def test_everything_is_what_it_says(recorded):
     assert seen["jacobian"].smallest.dtype == run.losses.dtype
 
 
+def test_norms_have_derivatives_from_the_start(float64):
+    """Also at the first record, where nothing has moved."""
+    loss, network = problem(float64)
+    recorders = {
+        "neuron": dynamics.NeuronDistance(),
+        "residual": dynamics.ResidualNorm(),
+        "gradient": dynamics.GradientNorm(),
+    }
+
+    def total(rate):
+        run = jr.gradient_descent(
+            loss, network, learning_rate=rate, num_steps=4, recorders=recorders
+        )
+        return sum(jnp.sum(seen) for seen in run.records.values())
+
+    h = 1e-6
+    slope = (total(RATE + h) - total(RATE - h)) / (2 * h)
+    assert float(jax.grad(total)(RATE)) == pytest.approx(float(slope), rel=1e-7)
+
+
 def test_sharpness_of_a_population_loss(float64, getkey):
     F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 3))
     student = jr.Shallow(jax.random.normal(getkey(), (2, 3)), jnp.ones(2))

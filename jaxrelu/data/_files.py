@@ -3,7 +3,6 @@
 import csv
 import difflib
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrelu._files import replacing
 from jaxrelu.data._arguments import floating_dtype
 from jaxrelu.data._dataset import Dataset
 
@@ -104,20 +104,14 @@ def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
             "float64. Convert it first with dataset.astype('float32')."
         )
         raise TypeError(msg)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(
-                file,
-                inputs=np.asarray(dataset.inputs),
-                targets=np.asarray(dataset.targets),
-                name=np.asarray(dataset.name),
-                normalised=np.asarray(dataset.normalised),
-            )
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            inputs=np.asarray(dataset.inputs),
+            targets=np.asarray(dataset.targets),
+            name=np.asarray(dataset.name),
+            normalised=np.asarray(dataset.normalised),
+        )
 
 
 def _numbers(path: Path, inputs: Any, targets: Any, dtype: Any) -> tuple[Any, Any]:

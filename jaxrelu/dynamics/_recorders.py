@@ -44,10 +44,10 @@ class NeuronDistance(eqx.Module):
 
         def farthest(leaf):
             rows = jnp.reshape(leaf, (leaf.shape[0] if leaf.ndim else 1, -1))
-            return jnp.max(jnp.sum(rows**2, axis=1))
+            return rows[jnp.argmax(jnp.sum(rows**2, axis=1))]
 
         leaves = jax.tree.leaves(now.displacement)
-        return jnp.sqrt(jnp.max(jnp.stack([farthest(leaf) for leaf in leaves])))
+        return jnp.max(jnp.stack([norm(farthest(leaf)) for leaf in leaves]))
 
 
 class PolyakLojasiewicz(eqx.Module):

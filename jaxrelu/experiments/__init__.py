@@ -20,6 +20,7 @@ from jaxrelu.experiments._rates import (
     beside_prediction as beside_prediction,
     empirical_rate as empirical_rate,
 )
+from jaxrelu.experiments._sweeps import run_sweep as run_sweep
 from jaxrelu.experiments._transition import (
     Transition as Transition,
     fit_transition as fit_transition,

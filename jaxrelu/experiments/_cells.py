@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import jax.numpy as jnp
 import jax.random as jrandom
 import numpy as np
 from jaxtyping import PRNGKeyArray
+
+from jaxrelu._files import beside, replacing
 
 
 _CONFIG = "config.json"
@@ -53,7 +54,8 @@ def claim(place: Path, config: Mapping[str, Any], what: str) -> str:
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
     if not path.exists():
         text = json.dumps({**config, "made_with": made_with()}, indent=1)
-        write(path, lambda file: file.write(text.encode()))
+        with replacing(path) as temporary:
+            temporary.write_text(text)
     there = json.loads(path.read_text())
     there.pop("made_with", None)
     different = sorted(
@@ -78,7 +80,7 @@ def _short(value: Any) -> str:
 
 
 def _require_writable(place: Path) -> None:
-    probe = place / f".probe.{os.getpid()}.tmp"
+    probe = beside(place / "probe")
     try:
         place.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
@@ -91,24 +93,12 @@ def _require_writable(place: Path) -> None:
         raise OSError(msg) from error
 
 
-def write(path: Path, fill: Callable[[Any], Any]) -> None:
-    """A file that is whole or not there, whenever the process ends."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_arrays(path: Path, arrays: Mapping[str, Any], config: str) -> None:
     """Arrays by name in an npz file, with the digest of what they belong to."""
     held: Any = {name: np.asarray(value) for name, value in arrays.items()}
     held["config"] = np.array(config)
-    write(path, lambda file: np.savez(file, **held))
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **held)
 
 
 def read_arrays(path: Path, config: str, what: str) -> dict[str, np.ndarray]:

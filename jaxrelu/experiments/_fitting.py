@@ -2,6 +2,12 @@ r"""Fitting $v^\top\varphi(Wx)$ to data, many at once: descent, and a second-ord
 
 Only W trains. Rows with mask 0 are no samples: they let problems with different n share
 one program, and change nothing else.
+
+`descend` is `jaxrelu.gradient_descent` for this one model, without records. It has a
+loop of its own because budget and tolerance are numbers here, so that one program
+serves every grid; because that program is half as long to compile, and there is one for
+each shape; and because a run ends as diverged where its residual has grown 10⁸-fold,
+long before it overflows. Per step the two take the same time.
 """
 
 from typing import Any, NamedTuple

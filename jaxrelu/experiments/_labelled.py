@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from jaxrelu._files import beside, replacing
 from jaxrelu._results import RESULTS
 from jaxrelu.dynamics import Flow, Sweep, Trajectory
 
@@ -178,7 +178,7 @@ def check_output(path: str | os.PathLike, *, overwrite: bool = False) -> Path:
     if not folder.is_dir():
         msg = f"{place}: there is no folder {folder}. Make it first."
         raise FileNotFoundError(msg)
-    probe = _temporary(place, "probe")
+    probe = beside(place, "probe")
     try:
         probe.touch()
         probe.unlink()
@@ -194,7 +194,7 @@ def save(dataset: Any, path: str | os.PathLike, *, overwrite: bool = False) -> P
     """Writes a data set as netCDF-4 (``.nc``) or zarr (``.zarr``), whole or not at all.
 
     It is written under another name, and renamed. (Replacing a zarr *folder* takes two
-    renames: a kill between them leaves the old one beside it as ``.NAME.PID.old``.)
+    renames: a kill between them leaves the old one beside it as ``.NAME.*.old``.)
 
     Args:
         dataset: from `to_xarray`.
@@ -207,25 +207,11 @@ def save(dataset: Any, path: str | os.PathLike, *, overwrite: bool = False) -> P
         ImportError: xarray, h5netcdf and h5py, or zarr, are not installed.
     """
     place = check_output(path, overwrite=overwrite)
-    temporary = _temporary(place, "tmp")
-    try:
+    with replacing(place) as temporary:
         if place.suffix == ".nc":
             dataset.to_netcdf(temporary, engine="h5netcdf")
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, place)
         else:
             dataset.to_zarr(temporary, zarr_format=2, consolidated=False)
-            old = _temporary(place, "old")
-            if place.exists():
-                os.replace(place, old)
-            os.replace(temporary, place)
-            shutil.rmtree(old, ignore_errors=True)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
     return place
 
 
@@ -246,10 +232,6 @@ def load(path: str | os.PathLike) -> Any:
             return dataset.load()
     msg = f"{place} ends in {place.suffix!r}; expected .nc or .zarr."
     raise ValueError(msg)
-
-
-def _temporary(place: Path, word: str) -> Path:
-    return place.with_name(f".{place.name}.{os.getpid()}.{word}")
 
 
 def _import(name: str) -> Any:

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxrelu._checks import check_choice
+from jaxrelu._shares import Share, share
 from jaxrelu.experiments._cells import made_with
 from jaxrelu.experiments._grid import Cell, Grid
 from jaxrelu.experiments._transition import Transition, fit_transition
-from jaxrelu.landscape import Share, share
 
 
 Test = Literal["gd", "interpolation"]

@@ -46,7 +46,9 @@ def phase_transition(
     With ``out`` each cell is a file there, written under another name, forced to disk
     and renamed: whole or not there. A kill loses at most the cells being computed (one,
     unless ``batch_size`` puts several together); calling again runs those that are
-    missing and no other. ``config.json`` holds the grid; another grid is refused.
+    missing and no other. Several processes may fill one folder: what one has finished
+    the others leave out; what they compute at the same time comes out the same.
+    ``config.json`` holds the grid; another grid is refused.
 
     Every trial's randomness comes from (seed, cell, trial) alone: cells may run in any
     order, on any machine, beside any others. Cells with equal k, d, activation and
@@ -93,11 +95,12 @@ def phase_transition(
         if jobs is not None and place is not None:
             batches = _submitted(jobs, grid, missing, place, owner)
         else:
-            batches = _computed(grid, missing, batch_size, devices or local_devices())
+            places = devices or local_devices()
+            batches = _computed(grid, missing, batch_size, places, place)
         for cell, arrays in batches:
             if place is None:
                 found[cell] = arrays
-            elif jobs is None:
+            elif arrays:
                 write_arrays(_path(place, cell), arrays, owner)
             if shown is not None:
                 shown.update(1)
@@ -118,9 +121,16 @@ def _path(place: Path, cell: Cell) -> Path:
 
 
 def _computed(
-    grid: Grid, cells: list[Cell], batch_size: int | None, devices: Devices
+    grid: Grid,
+    cells: list[Cell],
+    batch_size: int | None,
+    devices: Devices,
+    place: Path | None,
 ) -> Iterator[tuple[Cell, dict[str, np.ndarray]]]:
-    """Cells and their arrays, those that share a program after each other."""
+    """Cells and their arrays, those that share a program after each other.
+
+    No arrays for a cell that another process has put into ``place`` meanwhile.
+    """
     batch_size = grid.trials if batch_size is None else batch_size
     at_once = max(1, batch_size // grid.trials)
     groups: dict[tuple, list[Cell]] = {}
@@ -130,6 +140,12 @@ def _computed(
     for group in groups.values():
         for i in range(0, len(group), at_once):
             together = group[i : i + at_once]
+            if place is not None:
+                there = [cell for cell in together if _path(place, cell).exists()]
+                yield from ((cell, {}) for cell in there)
+                together = [cell for cell in together if cell not in there]
+            if not together:
+                continue
             arrays = _run(grid, together, at_once * grid.trials, batch_size, devices)
             for j, cell in enumerate(together):
                 rows = slice(j * grid.trials, (j + 1) * grid.trials)
@@ -219,9 +235,12 @@ def _submitted(
 
 
 def _job(settings: dict[str, Any], cell: Cell, place: str, owner: str) -> None:
-    """One cell on another machine."""
+    """One cell on another machine; nothing if an earlier job has done it."""
+    path = _path(Path(place), cell)
+    if path.exists():
+        return
     with jax.enable_x64(settings["dtype"] == "float64"):
         data = {name: Dataset(*pair) for name, pair in settings["datasets"].items()}
         grid = Grid((cell,), **{**settings, "datasets": data})
-        ((_, arrays),) = _computed(grid, [cell], None, local_devices())
-        write_arrays(_path(Path(place), cell), arrays, owner)
+        ((_, arrays),) = _computed(grid, [cell], None, local_devices(), None)
+        write_arrays(path, arrays, owner)

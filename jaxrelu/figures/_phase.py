@@ -1,5 +1,6 @@
 """Phase transitions: success against kd/n with error bars, and over two sizes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +32,8 @@ def plot_transition(
     """Shares against kd/n with their intervals, fitted curves, and the line kd = n.
 
     A curve is drawn dashed in the colour of its shares, and its threshold, where it has
-    one, as a bar of the length of its interval at one half.
+    one, as a bar of the length of its interval at one half. Marks are moved aside, by
+    1.5 % from one name to the next, so that equal ratios do not hide each other.
 
     Args:
         ratios: name → kd/n of each cell, (c,), positive.
@@ -67,7 +69,7 @@ def plot_transition(
         low = np.array([one.low for one in shares[name]])
         high = np.array([one.high for one in shares[name]])
         ax.errorbar(
-            row,
+            row * 1.015 ** (i - (len(rows) - 1) / 2),
             middle,
             yerr=[np.maximum(middle - low, 0), np.maximum(high - middle, 0)],
             ls="",
@@ -107,7 +109,9 @@ def plot_success(
 ) -> Any:
     """Share of runs that fit over n and kd, as coloured cells, and the line n = kd.
 
-    The axes are logarithmic. Cells whose number is NaN stay empty.
+    The axes are logarithmic. NaN stands for sizes that were not run: in each row a cell
+    reaches halfway to the next ones in that row that were, so that rows may have
+    different n.
 
     Args:
         samples: n, increasing, (p,).
@@ -120,7 +124,7 @@ def plot_success(
 
     Raises:
         ImportError: Matplotlib is missing.
-        ValueError: shapes that do not fit, or sizes that are not increasing.
+        ValueError: shapes that do not fit, sizes that are not increasing, no numbers.
     """
     n, kd = row_of(samples, "samples"), row_of(weights, "weights")
     shade = np.asarray(fractions, dtype=np.float64)
@@ -132,24 +136,32 @@ def plot_success(
         )
         raise ValueError(msg)
     ax = axes_of(ax)
-    image = ax.pcolormesh(
-        _edges(n),
-        _edges(kd),
-        np.ma.masked_invalid(shade),
-        cmap="viridis",
-        vmin=0,
-        vmax=1,
-    )
     across, up = _edges(n), _edges(kd)
+    image = None
+    for i, row in enumerate(shade):
+        there = np.isfinite(row)
+        if there.any():
+            image = ax.pcolormesh(
+                _edges(n[there]),
+                up[i : i + 2],
+                row[None, there],
+                cmap="viridis",
+                vmin=0,
+                vmax=1,
+            )
+    if image is None:
+        msg = "every fraction is NaN; expected some numbers to draw."
+        raise ValueError(msg)
     ends = np.array([max(across[0], up[0]), min(across[-1], up[-1])])
     ax.plot(ends, ends, color="white", lw=3.2)
     ax.plot(ends, ends, color=INK, ls=":", lw=1.6, label=r"$n = kd$")
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xlim(_edges(n)[[0, -1]])
-    ax.set_ylim(_edges(kd)[[0, -1]])
-    ax.set_xticks(n, [f"{v:g}" for v in n], rotation=45)
-    ax.set_yticks(kd, [f"{v:g}" for v in kd])
+    ax.set_xlim(across[[0, -1]])
+    ax.set_ylim(up[[0, -1]])
+    for axis, values, ends in ((ax.xaxis, n, across), (ax.yaxis, kd, up)):
+        labelled = _apart(values, 0.08 * math.log(ends[-1] / ends[0]))
+        axis.set_ticks(labelled, [f"{v:g}" for v in labelled])
     ax.minorticks_off()
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
     bar.set_label("share of runs that fit", fontsize=9)
@@ -157,6 +169,15 @@ def plot_success(
     figure = finish(ax, title, xlabel, ylabel)
     ax.grid(visible=False)
     return figure
+
+
+def _apart(values: np.ndarray, least: float) -> list[float]:
+    """Those of the values whose logarithms are far enough apart for labels."""
+    kept = [float(values[0])]
+    for value in values[1:]:
+        if math.log(value / kept[-1]) >= least:
+            kept.append(float(value))
+    return kept
 
 
 def _edges(values: np.ndarray) -> np.ndarray:

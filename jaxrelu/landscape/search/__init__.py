@@ -1,14 +1,12 @@
 """Critical points from random starts: descent, polishing, symmetry, names, counts."""
 
+from jaxrelu._shares import Share as Share, share as share, z_score as z_score
 from jaxrelu.landscape.search._census import (
     Census as Census,
     CensusRow as CensusRow,
     PublishedCount as PublishedCount,
-    Share as Share,
     census as census,
     published_counts as published_counts,
-    share as share,
-    z_score as z_score,
 )
 from jaxrelu.landscape.search._classification import (
     CriticalPoints as CriticalPoints,

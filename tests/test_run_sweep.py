@@ -1,0 +1,163 @@
+"""Sweeps on disk: the same numbers as in memory, and nothing lost or run twice."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jrandom
+import numpy as np
+import pytest
+
+import jaxrelu as jr
+from jaxrelu import dynamics
+from jaxrelu.experiments import _sweeps as on_disk, load, run_sweep
+
+
+pytest.importorskip("h5netcdf")
+
+CELLS = {"k": (2, 4), "activation": ("relu", "softplus")}
+ORDER = [(k, name) for k in CELLS["k"] for name in CELLS["activation"]]
+RATES = {"learning_rate": (0.1, 0.2, 1e30)}
+
+
+class Run(eqx.Module):
+    """A few steps from a random start."""
+
+    inputs: jax.Array
+
+    def __call__(self, key, k, activation, learning_rate):
+        targets = jnp.ones(len(self.inputs), self.inputs.dtype)
+        network = jr.Shallow.init(
+            key, d=3, k=k, activation=activation, dtype=self.inputs.dtype
+        )
+        return jr.gradient_descent(
+            jr.SquaredLoss(jr.data.Dataset(self.inputs, targets)),
+            network,
+            learning_rate=learning_rate,
+            num_steps=7,
+            record_every=3,
+            recorders={"residual": dynamics.ResidualNorm()},
+        )
+
+
+def arguments(dtype, seed=0, number=2, rates=RATES["learning_rate"]):
+    inputs = jrandom.normal(jrandom.key(8), (5, 3), dtype)
+    return Run(inputs), jrandom.key(seed), number, {"learning_rate": jnp.array(rates)}
+
+
+class Counted:
+    """Remembers which cells were computed; stops before one of them."""
+
+    def __init__(self, monkeypatch, stop=None):
+        self.cells, original = [], on_disk.sweep
+
+        def counting(function, *rest, **more):
+            cell = function.keywords["k"], function.keywords["activation"]
+            if cell == stop:
+                raise KeyboardInterrupt
+            self.cells.append(cell)
+            return original(function, *rest, **more)
+
+        monkeypatch.setattr(on_disk, "sweep", counting)
+
+
+def test_numbers_are_those_in_memory(tmp_path, dtype):
+    run, key, number, grid = arguments(dtype)
+    found = run_sweep(tmp_path, run, key, number, grid, cells=CELLS)
+    assert dict(found.sizes) == {
+        **{"k": 2, "activation": 2, "seed": 2, "learning_rate": 3, "record": 4}
+    }
+    assert found.losses.dtype == dtype
+    for k, name in ORDER:
+        own = dynamics.sweep(
+            lambda key, learning_rate, k=k, name=name: run(key, k, name, learning_rate),
+            key,
+            number,
+            grid,
+        ).values
+        there = found.sel(k=k, activation=name)
+        tolerance = 100 * float(jnp.finfo(dtype).eps)
+        for one, two in (
+            (there.losses, own.losses),
+            (there.residual, own.records["residual"]),
+            (there.diverged_at, own.diverged_at),
+        ):
+            np.testing.assert_allclose(one, two, rtol=tolerance)
+    assert (found.result.sel(learning_rate=1e30) == "diverged").all()
+    assert (found.result.isel(learning_rate=0) == "successful").all()
+
+
+def test_goes_on_where_it_was(tmp_path, monkeypatch, float64):
+    run, key, number, grid = arguments(float64)
+
+    def again(**changes):
+        given = {"folder": tmp_path / "a", "function": run, "key": key}
+        given |= {"num_seeds": number, "grid": grid, "cells": CELLS}
+        return run_sweep(**{**given, **changes})
+
+    whole = again(folder=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        counted = Counted(patch, stop=ORDER[2])
+        with pytest.raises(KeyboardInterrupt):
+            again()
+        assert counted.cells == ORDER[:2]
+    counted = Counted(monkeypatch)
+    assert again().identical(whole)
+    assert counted.cells == ORDER[2:]
+    assert again().identical(whole)
+    assert counted.cells == ORDER[2:]
+    # other settings are refused, whatever is different
+    other, other_key, *_ = arguments(float64, seed=1)
+    for changes, words in (
+        ({"key": other_key}, "key differ"),
+        ({"num_seeds": 3}, "num_seeds differ"),
+        ({"grid": {"learning_rate": jnp.ones(3)}}, "grid differ"),
+        ({"cells": {**CELLS, "k": (2, 6)}}, "cells differ"),
+        ({"function": Run(other.inputs + 1)}, "function_holds differ"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            again(**changes)
+    # so are files that are damaged, or belong to another sweep
+    path = sorted((tmp_path / "a").glob("*.nc"))[0]
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    with pytest.raises(ValueError, match="Delete it"):
+        again()
+    again(folder=tmp_path / "b", key=other_key)
+    path.write_bytes((tmp_path / "b" / path.name).read_bytes())
+    with pytest.raises(ValueError, match="another sweep"):
+        again()
+    path.unlink()
+    assert again().identical(whole)
+    assert load(path).attrs["dtype"] == "float64"
+
+
+def test_bad_input(tmp_path, float64, monkeypatch):
+    run, key, number, grid = arguments(float64)
+    counted = Counted(monkeypatch)
+
+    def call(cells, folder=tmp_path / "a", **more):
+        return run_sweep(folder, run, key, number, grid, cells=cells, **more)
+
+    with pytest.raises(ValueError, match="axes already"):
+        call({"seed": (1, 2)})
+    with pytest.raises(ValueError, match="no two alike"):
+        call({"k": (2, 2)})
+    with pytest.raises(ValueError, match="expected some"):
+        call({"k": ()})
+    with pytest.raises(TypeError, match="expected numbers or text"):
+        call({"k": (jnp.ones(2),)})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="Nothing has been computed"):
+        call(CELLS, folder=tmp_path / "file" / "b")
+    assert counted.cells == []
+    assert not (tmp_path / "a").exists()
+
+
+def test_results_of_other_sizes_stay_in_their_files(tmp_path, float64):
+    def draw(key, size):
+        return jrandom.normal(key, (size,), float64)
+
+    with pytest.raises(ValueError, match="read them one by one"):
+        run_sweep(tmp_path, draw, jrandom.key(0), 2, cells={"size": (1, 2)})
+    sizes = [load(path).value.shape for path in sorted(tmp_path.glob("*.nc"))]
+    assert sizes == [(2, 1), (2, 2)]
