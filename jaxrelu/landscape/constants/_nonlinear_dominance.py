@@ -159,7 +159,8 @@ def least_slope(
 def sign_radius(network: Shallow, inputs: Float[Array, "n d"]) -> Float[Array, ""]:
     r"""$\min_{ij}|w_j\cdot x_i|/\|x_i\|$: no sign changes for smaller displacements.
 
-    The notes have $\min|w_j\cdot x_i|/\max\|x_i\|$, which is smaller. Infinite for an
+    The notes have $\min|w_j\cdot x_i|/\max\|x_i\|$, which is smaller. The rounding of
+    the products, $(d+2)\|w_j\|$ times the precision, is taken off. Infinite for an
     activation without a kink.
     """
     if not _has_kink(network.activation):
@@ -169,31 +170,51 @@ def sign_radius(network: Shallow, inputs: Float[Array, "n d"]) -> Float[Array, "
         jnp.abs(matmul(inputs, network.inner.T))
         / jnp.where(lengths > 0, lengths, 1)[:, None]
     )
-    return jnp.min(jnp.where((lengths > 0)[:, None], ratio, jnp.inf))
+    wrong = (inputs.shape[1] + 2) * float(jnp.finfo(inputs.dtype).eps)
+    ratio -= wrong * jnp.sqrt(jnp.sum(network.inner**2, axis=1))
+    near = jnp.min(jnp.where((lengths > 0)[:, None], ratio, jnp.inf))
+    return jnp.maximum(near, 0)
 
 
 def shallow_lipschitz(
-    network: Shallow, inputs: Float[Array, "n d"], radius: float | Float[Array, ""]
+    network: Shallow,
+    inputs: Float[Array, "n d"],
+    radius: float | Float[Array, ""],
+    *,
+    inner: bool = True,
+    outer: bool = True,
 ) -> Float[Array, ""]:
-    r"""A Lipschitz constant of the Jacobian in the ball, both layers trained.
+    r"""A Lipschitz constant of the Jacobian in the ball of the trained layers.
 
     $B_1\|X\|_2 + (\|V\|_2+\rho)B_2\|X\|_2\max_i\|x_i\|$ with the bounds of
-    $\varphi'$, $\varphi''$; for a kink $B_1\|X\|_2$ while $\rho <$ `sign_radius`, and
-    infinite beyond. *Proof:* $J(U,u) = (\varphi'\circ XU^\top)V^\top + Su^\top$; the
-    differences in V and in S have norms $B_1\|X\|_2\|\Delta V\|\|U\|$,
-    $B_1\|X\|_2\|\Delta W\|\|u\|$ (Cauchy-Schwarz for the two), the one in
-    $\varphi'$ is $B_2\max_i\|x_i\|\|\Delta W\|\|XU^\top\|\|V\|_2$.
+    $\varphi'$, $\varphi''$; with the inner weights alone
+    $\|V\|_2B_2\|X\|_2\max_i\|x_i\|$, with the outer ones alone 0. For a kink $B_2 = 0$
+    while $\rho <$ `sign_radius`, and the constant is infinite beyond. *Proof:*
+    $J(U,u) = (\varphi'\circ XU^\top)V^\top + Su^\top$; the differences in V and in S
+    have norms $B_1\|X\|_2\|\Delta V\|\|U\|$, $B_1\|X\|_2\|\Delta W\|\|u\|$
+    (Cauchy-Schwarz for the two), the one in $\varphi'$ is
+    $B_2\max_i\|x_i\|\|\Delta W\|\|XU^\top\|\|V\|_2$. $\square$
+
+    Args:
+        network: the centre.
+        inputs: (n, d), rows are samples.
+        radius: ρ, Frobenius, of the trained weights together.
+        inner: whether the inner weights train.
+        outer: whether the outer ones do.
     """
+    if not inner:
+        return jnp.zeros((), inputs.dtype)
     activation = network.activation
     size = spectral_norm(inputs)
     radius = jnp.asarray(radius, inputs.dtype)
     flat = jnp.asarray(activation.derivative_bound, inputs.dtype) * size
+    flat = flat if outer else jnp.zeros_like(flat)
     if _has_kink(activation):
         return jnp.where(radius < sign_radius(network, inputs), flat, jnp.inf)
     bend = jnp.asarray(activation.second_derivative_bound, inputs.dtype)
-    outer = spectral_norm(jnp.atleast_2d(network.outer)) + radius
+    reach = spectral_norm(jnp.atleast_2d(network.outer)) + (radius if outer else 0)
     longest = jnp.sqrt(jnp.max(jnp.sum(inputs**2, axis=1)))
-    return flat + outer * bend * size * longest
+    return flat + reach * bend * size * longest
 
 
 def _has_kink(activation: AbstractActivation) -> bool:

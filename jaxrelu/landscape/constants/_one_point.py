@@ -17,13 +17,11 @@ from jaxrelu.landscape.constants._worst_case import (
     UNRESOLVED,
     Curvature,
     Problem,
-    ascend,
     check_search,
     curvature_of,
-    found_quotient,
     in_unit_ball,
+    least_quotient,
     problem_of,
-    smallest_move,
     starting_directions,
 )
 from jaxrelu.objectives import PopulationLoss
@@ -166,22 +164,22 @@ def _one_point_search(
     learning_rate: float,
 ) -> tuple[Estimate, Array]:
     centre = problem.centre
-    least = smallest_move(problem, curvature, radius)
 
     def quotient(u):
         square = jnp.sum(u * u)
         safe = radius * jnp.where(square > 0, square, 1)
         return jnp.sum(problem.gradient(centre + radius * u) * u) / safe
 
-    def score(u):
-        counts = jnp.sum(u * u) > least**2
-        return jnp.where(counts, -quotient(u), -jnp.inf)
-
-    points, scores = ascend(score, in_unit_ball, starts, num_steps, learning_rate)
-    best = points[jnp.argmax(scores)]
-    return found_quotient(
-        best, scores, quotient, least, curvature
-    ), centre + radius * best
+    return least_quotient(
+        quotient,
+        in_unit_ball,
+        problem,
+        curvature,
+        radius,
+        starts,
+        num_steps,
+        learning_rate,
+    )
 
 
 def _certified(problem: Problem, radius: Any) -> Estimate | None:

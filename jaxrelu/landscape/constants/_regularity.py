@@ -14,25 +14,21 @@ from jaxrelu._products import matmul
 from jaxrelu._results import RESULTS, Estimate
 from jaxrelu.landscape.constants._jacobian_lipschitz import jacobian_lipschitz
 from jaxrelu.landscape.constants._quadratic_conditions import RegularityCondition
+from jaxrelu.landscape.constants._regularity_cone import EPSILON_LIMIT, cone_pair
 from jaxrelu.landscape.constants._worst_case import (
     NO_MINIMUM,
     SUCCESS,
     UNRESOLVED,
     Curvature,
     Problem,
-    ascend,
     check_search,
     curvature_of,
-    found_quotient,
     in_unit_ball,
+    least_quotient,
     problem_of,
-    smallest_move,
     starting_directions,
 )
 from jaxrelu.objectives import SquaredLoss
-
-
-_WIDEST = (math.sqrt(17) - 3) / 2  # 1 - 3ε/2 - ε²/2 is positive below
 
 
 class Regularity(eqx.Module):
@@ -109,16 +105,10 @@ def regularity(
     within `angle` of $(\ker H)^\perp$; all of them where there is no kernel. By default
     $\alpha = 1/(m+M)$, whose best asymptotic $\beta$ is $mM/(m+M)$, the sharp pair.
 
-    `theorem`, for a `SquaredLoss` at zero loss (for linear networks at any minimiser):
-    $$ \kappa = \sqrt m\cos\theta, \quad \epsilon = L_JR/\kappa < (\sqrt{17}-3)/2, \quad
-       c = 1 - \tfrac32\epsilon - \tfrac12\epsilon^2, $$
-    $$ \gamma = \alpha M(1+\epsilon)^2(1+\tfrac\epsilon2)^2/c < 1, \quad
-       \beta = (1-\gamma)c\kappa^2 . $$
-    *Proof.* With $f = f^* + \tfrac12\|r\|^2$ and $t = \|J^*\Delta\| \ge
-    \kappa\|\Delta\|$: $\|r - J^*\Delta\| \le \tfrac\epsilon2t$ and $\|J\Delta -
-    J^*\Delta\| \le \epsilon t$, so $\langle\nabla f,\Delta\rangle = \langle r,
-    J\Delta\rangle \ge ct^2$ and $\|\nabla f\| \le \sqrt
-    M(1+\epsilon)(1+\tfrac\epsilon2)t$. $\square$ Rounding is estimated, not enclosed.
+    `theorem`, for a `SquaredLoss` at zero loss (for linear networks at any minimiser),
+    is that of `regularity_cone` with $\kappa = \sqrt m\cos\theta$ and
+    $\epsilon = L_JR/\kappa$: where γ gives the α that is asked for, if it is below 1,
+    $\beta = (1-\gamma)c\kappa^2$. Rounding is estimated, not enclosed.
 
     A condition at one fixed minimiser inside a cone promises nothing for gradient
     descent, whose iterates leave the cone.
@@ -154,7 +144,7 @@ def regularity(
     share = 1 / (low + high) if alpha is None else jnp.asarray(alpha, low.dtype)
     reach = jnp.asarray(radius, low.dtype)
     width = jnp.asarray(math.tan(angle), low.dtype)
-    starts = starting_directions(curvature, key, num_starts)
+    starts = starting_directions(curvature, key, num_starts, width)
     found, best = _regularity_search(
         problem, curvature, reach, share, width, starts, num_steps, learning_rate
     )
@@ -169,7 +159,8 @@ def regularity(
         "rounding bound",
         "extreme non-zero eigenvalues of the Hessian at the point",
     )
-    theorem = _cone_theorem(problem, curvature, reach, share, spread, where, lipschitz)
+    kappa = jnp.sqrt(low) * jnp.where(curvature.has_kernel, math.cos(angle), 1)
+    theorem = _cone_theorem(problem, curvature, reach, share, kappa, where, lipschitz)
     return Regularity(
         alpha=share,
         found=found,
@@ -194,7 +185,6 @@ def _regularity_search(
     learning_rate: float,
 ) -> tuple[Estimate, Array]:
     centre = problem.centre
-    least = smallest_move(problem, curvature, radius)
     kernel = curvature.eigenvectors * (~curvature.nonzero).astype(centre.dtype)[None]
 
     def project(u):
@@ -211,15 +201,16 @@ def _regularity_search(
         safe = radius**2 * jnp.where(square > 0, square, 1)
         return (jnp.sum(gradient * move) - share * jnp.sum(gradient**2)) / safe
 
-    def score(u):
-        counts = jnp.sum(u * u) > least**2
-        return jnp.where(counts, -quotient(u), -jnp.inf)
-
-    points, scores = ascend(score, project, starts, num_steps, learning_rate)
-    best = points[jnp.argmax(scores)]
-    return found_quotient(
-        best, scores, quotient, least, curvature
-    ), centre + radius * best
+    return least_quotient(
+        quotient,
+        project,
+        problem,
+        curvature,
+        radius,
+        starts,
+        num_steps,
+        learning_rate,
+    )
 
 
 def _cone_theorem(
@@ -227,7 +218,7 @@ def _cone_theorem(
     curvature: Curvature,
     radius: Array,
     share: Array,
-    spread: Array,
+    kappa: Array,
     where: Callable | None,
     lipschitz: float | Callable | None,
 ) -> Estimate | None:
@@ -235,6 +226,8 @@ def _cone_theorem(
     traced = any(not is_concrete(leaf) for leaf in jax.tree.leaves((network, radius)))
     loss = problem.objective
     if traced or problem.kind != "residual" or not isinstance(loss, SquaredLoss):
+        return None
+    if not bool(curvature.is_minimum):  # a Hessian of 0 has no cone
         return None
     eps = float(jnp.finfo(radius.dtype).eps)
     residual = float(jnp.sqrt(2 * problem.excess(problem.centre)))
@@ -245,18 +238,19 @@ def _cone_theorem(
         constant = jacobian_lipschitz(network, loss.data.inputs, float(radius), where)
     if constant is None:
         return None
-    kappa = math.sqrt(float(curvature.smallest) * float(spread))
-    slack = constant * float(radius) / kappa
-    room = 1 - 1.5 * slack - slack**2 / 2 if slack < _WIDEST else 0.0
-    used = math.inf
-    if room > 0:
-        stretch = float(curvature.largest) * (1 + slack) ** 2 * (1 + slack / 2) ** 2
-        used = float(share) * stretch / room
-    beta = (1 - used) * room * kappa**2 if used < 1 else -math.inf
+    close = float(kappa)
+    slack = constant * float(radius) / close
+    largest = math.sqrt(float(curvature.largest))
+    beta, proved = -math.inf, False
+    if slack < EPSILON_LIMIT:
+        most_alpha, _ = cone_pair(slack, 1.0, largest, close)  # γ = 1
+        _, most_beta = cone_pair(slack, 0.0, largest, close)
+        proved = float(share) < most_alpha
+        beta = (1 - float(share) / most_alpha) * most_beta if proved else beta
     return Estimate(
         jnp.asarray(beta, radius.dtype),
         jnp.asarray(8 * float(curvature.error), radius.dtype),
-        SUCCESS if used < 1 else UNRESOLVED,
+        SUCCESS if proved else UNRESOLVED,
         "rounding bound",
-        f"cone theorem with κ = {kappa:.6g}, ε = L_J R/κ = {slack:.4g}",
+        f"cone theorem with κ = {close:.6g}, ε = L_J R/κ = {slack:.4g}",
     )

@@ -154,7 +154,7 @@ def regularity_cone(
     finite = jnp.where(jnp.isfinite(high), high, 0)
     low, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (none, finite))
     radius = jnp.where(fits(high), high, low)
-    alpha, beta = _pair(jnp.asarray(epsilon, asked.dtype), gamma, largest, asked)
+    alpha, beta = cone_pair(jnp.asarray(epsilon, asked.dtype), gamma, largest, asked)
     bound = lipschitz(jnp.where(jnp.isfinite(radius), radius, 0))
     return RegularityCone(
         radius,
@@ -198,7 +198,7 @@ def regularity_on_ball(
     epsilon = jnp.where(radius > 0, bound * radius, 0) / kappa
     proved = epsilon < EPSILON_LIMIT
     safe = jnp.where(proved, epsilon, 0)
-    alpha, beta = _pair(safe, gamma, largest, kappa)
+    alpha, beta = cone_pair(safe, gamma, largest, kappa)
     return RegularityCone(
         radius,
         jnp.where(proved, alpha, 0),
@@ -359,9 +359,8 @@ def _kappa(kappa: Any, angle: float, smallest: Array) -> Array:
     return smallest * math.cos(angle)
 
 
-def _pair(
-    epsilon: Array, gamma: float, largest: Array, kappa: Array
-) -> tuple[Array, Array]:
+def cone_pair(epsilon: Any, gamma: float, largest: Any, kappa: Any) -> tuple[Any, Any]:
+    """α and β of the theorem in `regularity_cone`."""
     left = 1 - 1.5 * epsilon - 0.5 * epsilon**2
     alpha = gamma * left / (largest * (1 + epsilon) * (1 + epsilon / 2)) ** 2
     return alpha, (1 - gamma) * left * kappa**2

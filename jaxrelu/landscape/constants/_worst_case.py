@@ -293,14 +293,24 @@ def _decompose(matrix, gradient, centre, tolerance) -> Curvature:
 
 
 def starting_directions(
-    curvature: Curvature, key: PRNGKeyArray | None, num_starts: int
+    curvature: Curvature,
+    key: PRNGKeyArray | None,
+    num_starts: int,
+    tilt: Array | None = None,
 ) -> Float[Array, "starts p"]:
-    """Points of the unit ball: ± the softest modes, and random ones with a key."""
+    r"""Displacements: ± the softest modes, and random ones with a key.
+
+    With ``tilt``, $\tan\phi$, the modes also at the angle $\phi$ towards a zero mode.
+    """
     values = jnp.where(curvature.nonzero, curvature.eigenvalues, jnp.inf)
     count = min(_NUM_MODES, values.shape[0])
     soft = curvature.eigenvectors[:, jnp.argsort(values)[:count]].T
     stiff = curvature.eigenvectors[:, -1:].T
     modes = jnp.concatenate([soft, stiff])
+    if tilt is not None:
+        flat = (~curvature.nonzero).astype(values.dtype)
+        aside = curvature.eigenvectors[:, jnp.argmax(flat)] * jnp.max(flat)
+        modes = jnp.concatenate([modes, modes + tilt * aside[None]])
     starts = jnp.concatenate([0.7 * modes, -0.7 * modes])
     if key is None or num_starts == 0:
         return starts
@@ -384,18 +394,45 @@ def smallest_move(problem: Problem, curvature: Curvature, radius: Array) -> Arra
     return wrong / (share * curvature.largest * radius)
 
 
-def found_quotient(
-    best: Array, scores: Array, quotient: Callable, least: Array, curvature: Curvature
-) -> Estimate:
-    """The quotient at the best point, with its rounding."""
+def least_quotient(
+    quotient: Callable[[Array], Array],
+    project: Callable[[Array], Array],
+    problem: Problem,
+    curvature: Curvature,
+    radius: Array,
+    starts: Float[Array, "starts p"],
+    num_steps: int,
+    learning_rate: float,
+) -> tuple[Estimate, Float[Array, " p"]]:
+    """The least quotient that `ascend` finds in the ball, and the parameters there.
+
+    Args:
+        quotient: of a displacement in units of the radius.
+        project: onto the feasible displacements.
+        problem: the objective and the centre.
+        curvature: at the centre.
+        radius: of the ball.
+        starts: one row each.
+        num_steps: of Adam.
+        learning_rate: of Adam.
+    """
+    least = smallest_move(problem, curvature, radius)
+
+    def score(u):
+        counts = jnp.sum(u * u) > least**2
+        return jnp.where(counts, -quotient(u), -jnp.inf)
+
+    points, scores = ascend(score, project, starts, num_steps, learning_rate)
+    best = points[jnp.argmax(scores)]
     counts = jnp.isfinite(jnp.max(scores))
     away = jnp.sqrt(jnp.maximum(jnp.sum(best * best), least**2))
     share = max(1e-6, float(jnp.finfo(best.dtype).eps) ** 0.5)
     error = 2 * share * curvature.largest * least / jnp.where(away > 0, away, 1)
-    return Estimate(
+    found = Estimate(
         jnp.where(counts, quotient(best), jnp.nan),
         jnp.where(counts, error, jnp.inf),
         RESULTS.where(counts, SUCCESS, UNRESOLVED),
         "rounding bound",
-        f"worst of {len(scores)} ascents in the ball; an upper bound",
+        f"worst of {len(starts)} ascents in the ball; an upper bound",
     )
+    return found, problem.centre + radius * best
