@@ -1,6 +1,9 @@
 """Both precisions, eight virtual devices, keys that depend on the test alone."""
 
 import gc
+import os
+import shutil
+import tempfile
 import zlib
 
 import jax
@@ -10,6 +13,29 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+COMPILED = {
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def pytest_configure(config):
+    """One folder of compiled programs for all the processes of a run, then removed.
+
+    Workers, and the processes that tests start, find it through the environment.
+    """
+    settings = dict(COMPILED)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        settings["jax_compilation_cache_dir"] = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    else:
+        folder = tempfile.mkdtemp(prefix="jaxrelu-compiled-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        settings["jax_compilation_cache_dir"] = folder
+    for name, value in settings.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 
 
 @pytest.fixture(params=["float32", "float64"])
