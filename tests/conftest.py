@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections import Counter
 
 import jax
 import pytest
@@ -36,6 +37,22 @@ def pytest_configure(config):
     for name, value in settings.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, then those with most: none is left for the end.
+
+    `make test` keeps this order among the workers, each of which takes whole files.
+    """
+    tests = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-slow[item.path], -tests[item.path], item.path))
+
+
+def pytest_collection_finish():
+    """What was imported stays to the end: no collection need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["float32", "float64"])
