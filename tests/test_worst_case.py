@@ -290,6 +290,7 @@ def test_jacobian_lipschitz_holds(float64, getkey):
             np.testing.assert_allclose(attained, constant, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_population_loss(float64, getkey):
     """n = k: strongly convex near the teacher; n = k + 1: minimisers not isolated."""
     F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 2))
