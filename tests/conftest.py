@@ -1,7 +1,11 @@
 """Both precisions, eight virtual devices, keys that depend on the test alone."""
 
 import gc
+import os
+import shutil
+import tempfile
 import zlib
+from collections import Counter
 
 import jax
 import pytest
@@ -10,6 +14,45 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+COMPILED = {
+    "jax_persistent_cache_min_compile_time_secs": 0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def pytest_configure(config):
+    """One folder of compiled programs for all the processes of a run, then removed.
+
+    Workers, and the processes that tests start, find it through the environment.
+    """
+    settings = dict(COMPILED)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        settings["jax_compilation_cache_dir"] = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    else:
+        folder = tempfile.mkdtemp(prefix="jaxrelu-compiled-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        settings["jax_compilation_cache_dir"] = folder
+    for name, value in settings.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first, then those with most: none is left for the end.
+
+    `make test` keeps this order among the workers, each of which takes whole files.
+    """
+    tests = Counter(item.path for item in items)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-slow[item.path], -tests[item.path], item.path))
+
+
+def pytest_collection_finish():
+    """What was imported stays to the end: no collection need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["float32", "float64"])

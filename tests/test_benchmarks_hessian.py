@@ -36,6 +36,7 @@ def run(load, tmp_path, *arguments):
     return json.loads((tmp_path / "here.json").read_text())
 
 
+@pytest.mark.slow
 def test_population_hessian_report(load, tmp_path, monkeypatch):
     module = load("population_hessian")
     monkeypatch.setattr(module, "DEGENERATE", 3)
@@ -75,6 +76,7 @@ def test_population_hessian_report(load, tmp_path, monkeypatch):
     assert "Writing the bytes alone takes" in document
 
 
+@pytest.mark.slow
 def test_census_report(load, tmp_path):
     written = run(
         load, tmp_path, "--parts", "census", "--census", "2", "2", "--dtypes", "float64"

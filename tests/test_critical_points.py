@@ -249,6 +249,7 @@ def test_symmetric_images_are_one_point(points, getkey):
     np.testing.assert_array_equal(again.class_of, points.class_of)
 
 
+@pytest.mark.slow
 def test_single_precision_is_honest():
     """Tolerances are a few roundings, and reached."""
     points = find_critical_points(
@@ -286,6 +287,7 @@ def test_families_that_change_their_kind(float64):
     assert (np.asarray(points.runs.moved) > 0.1).all()
 
 
+@pytest.mark.slow
 def test_one_neuron_more(points, float64):
     """Split points keep their name; descent from one ends at the published minimum.
 

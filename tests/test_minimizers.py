@@ -59,6 +59,7 @@ def test_reference_instances(dtype):
     np.testing.assert_allclose(network.outer, outer, atol=32 * eps)
 
 
+@pytest.mark.slow
 def test_random_members_are_minimisers(float64, getkey):
     """300 members of each family: the gradient vanishes, the loss is least squares'."""
     keys = jrandom.split(getkey(), 300)

@@ -194,6 +194,7 @@ def test_counterexample_embeds(float64):
         ls.conjecture_counterexample(0.1, k=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("copies", "least", "orthogonal"), [(1, -0.2255, True), (2, -0.69, False)]
 )

@@ -62,6 +62,7 @@ def numbers(tree):
     return [np.asarray(data(leaf)) for leaf in jax.tree.leaves(arrays)]
 
 
+@pytest.mark.slow
 def test_devices_and_batches_change_nothing(swept):
     _, _, (first, *others) = swept
     for other in others:

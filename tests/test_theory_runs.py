@@ -38,6 +38,7 @@ def run(net, data, report, steps):
     return r, path
 
 
+@pytest.mark.slow
 def test_smooth_theorem_at_its_own_width(float64):
     """n = 5, d = 100, k at the bound (about 1e5): 150 steps of gradient descent."""
     net, data = made(5, 100, 2)
@@ -105,6 +106,7 @@ def test_certificate_margin(dtype):
     )
 
 
+@pytest.mark.slow
 def test_certificate_reference_values(float64):
     """n = 10, d = 50, k = 8000: 0.74; k = 16000: 1.27; v scaled by 5: 1.66."""
     margins = np.array(

@@ -323,6 +323,7 @@ def test_nothing_is_proved_without_curvature(float64):
     assert bool(cone.asymptotic.result == RESULTS.no_minimum)
 
 
+@pytest.mark.slow
 def test_population_loss(float64, getkey):
     """n = k: strongly convex near the teacher; n = k + 1: minimisers not isolated."""
     F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 2))

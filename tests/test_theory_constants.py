@@ -1,0 +1,167 @@
+"""Constants of an instance: known data, closed forms, the sphere's asymptotics."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrelu as jr
+from jaxrelu import theory
+from jaxrelu.activations import LeakyReLU, ReLU, Softplus
+
+
+@pytest.mark.parametrize(
+    ("activation", "mu", "variance", "b1", "b2"),
+    [
+        ("relu", 0.39894228, 0.34084506, 1, math.inf),
+        ("softplus", 0.20662096, 0.27151450, 1, 0.25),
+        ("gelu", 0.42314219, 0.34564401, 1.128904, 0.797885),
+        ("tanh", 0, 0.39429449, 1, 0.769800),
+    ],
+)
+def test_instance_constants(activation, mu, variance, b1, b2, float64):
+    act = jr.activations.activation(activation)
+    x = np.asarray(jr.data.sphere(jax.random.key(0), 4, 6))
+    case = theory.instance(act, jnp.asarray(x))
+    found = [case.mu, case.variance, case.B1, case.B2]
+    np.testing.assert_allclose(found, [mu, variance, b1, b2], rtol=1e-6)
+    norm = np.linalg.norm(x, 2)
+    square = np.linalg.eigvalsh((x @ x.T) ** 2)[0]
+    lam = np.linalg.eigvalsh(np.asarray(jr.neural_covariance(act, x)))[0]
+    np.testing.assert_allclose(case.norm.value, norm)
+    np.testing.assert_allclose(case.khatri_rao_min.value, square)
+    np.testing.assert_allclose(case.covariance_min.value, lam)
+    kappa = norm**3 / lam**2 if activation == "relu" else norm / square
+    np.testing.assert_allclose(case.kappa, math.sqrt(6 / 4) * kappa)
+    np.testing.assert_allclose(case.hermite_bound, mu**2 * square, atol=1e-9)
+
+
+def test_error_of_the_smallest_eigenvalue_covers_float32():
+    x = np.asarray(jr.data.sphere(jax.random.key(3), 30, 10), np.float32)
+    for act in (ReLU(), Softplus()):
+        rough = theory.covariance_smallest(act, jnp.asarray(x))
+        with jax.enable_x64(True):
+            fine = theory.covariance_smallest(act, jnp.asarray(x, float)).value
+            fine = float(fine)
+        assert rough.value.dtype == jnp.float32
+        assert abs(float(rough.value) - fine) <= float(rough.error) < 0.02
+
+
+# ----------------------------------------------------------------------- closed forms
+
+
+def test_orthonormal_rows(float64):
+    x = jr.data.orthonormal(jax.random.key(0), 4, 6)
+    for act, value in ((ReLU(), 0.5), (Softplus(), 0.29337904)):
+        np.testing.assert_allclose(theory.orthonormal_eigenvalue(act), value, atol=5e-9)
+        lam = theory.covariance_smallest(act, x).value
+        np.testing.assert_allclose(lam, value, atol=5e-9)
+
+
+@pytest.mark.parametrize("rho", [-0.1, 0.5])
+def test_equicorrelated_rows(rho, float64):
+    x = jr.data.equicorrelated(10, rho)
+    for act in (ReLU(), Softplus()):
+        low, high = theory.equicorrelated_eigenvalues(act, 10, rho)
+        sigma = np.linalg.eigvalsh(np.asarray(jr.neural_covariance(act, x)))
+        np.testing.assert_allclose([low, high], sigma[[0, -1]], rtol=1e-7)
+    if rho == 0.5:
+        low, high = theory.equicorrelated_eigenvalues(ReLU(), 10, rho)
+        np.testing.assert_allclose([low, high], [1 / 3, 2], rtol=1e-12)
+
+
+def test_slope_kernel_table(float64):
+    rho = jnp.asarray([-1, -0.5, 0, 0.5, 1])
+    np.testing.assert_allclose(
+        theory.slope_kernel(ReLU(), rho), [0, 1 / 6, 1 / 4, 1 / 3, 1 / 2], atol=1e-12
+    )
+    np.testing.assert_allclose(
+        theory.slope_kernel(Softplus(), rho),
+        [0.20662096, 0.22857167, 0.25, 0.27142833, 0.29337904],
+        atol=6e-9,
+    )
+
+
+def test_half_circle(float64):
+    lam = theory.covariance_smallest(ReLU(), jr.data.half_circle(64)).value
+    np.testing.assert_allclose(lam, 0.00391096, rtol=2e-6)
+    np.testing.assert_allclose(lam, theory.half_circle_relu_eigenvalue(64), rtol=2e-3)
+
+
+def test_separation_bound_is_below_and_loose(float64):
+    for seed in range(5):
+        x = jr.data.sphere(jax.random.key(seed), 20, 3)
+        delta = jr.data.separation(x)
+        lam = theory.covariance_smallest(ReLU(), x).value
+        assert theory.separation_eigenvalue(20, delta) < lam
+
+
+def test_basis_and_bisectors(float64):
+    x = jr.data.basis_and_bisectors(4)
+    np.testing.assert_allclose(theory.spectral_norm(x).value, 2)
+    assert theory.khatri_rao_smallest(x).value > 1e-3  # the rank limit is reached
+
+
+# ------------------------------------------------------------------ sphere asymptotics
+
+
+def measured(activation, n, d, draws=3):
+    act = jr.activations.activation(activation)
+    cases = [
+        theory.instance(act, jr.data.sphere(jax.random.key(seed), n, d))
+        for seed in range(draws)
+    ]
+    mean = lambda pick: np.mean([float(pick(c)) for c in cases])
+    return (
+        mean(lambda c: c.norm),
+        mean(lambda c: c.khatri_rao_min),
+        mean(lambda c: c.covariance_min),
+        mean(lambda c: c.kappa),
+    )
+
+
+@pytest.mark.parametrize(("n", "d"), [(120, 30), (160, 20)])
+def test_sphere_asymptotics(n, d, float64):
+    norm, tensor, _, kappa = measured("softplus", n, d)
+    theory_says = theory.sphere_asymptotics(Softplus(), n, d)
+    np.testing.assert_allclose(norm, theory_says.norm, rtol=0.1)
+    slack = 0.1 if n / d**2 < 0.2 else 0.35  # the edge moves by d^(-4/3)
+    np.testing.assert_allclose(tensor, theory_says.khatri_rao_min, rtol=slack)
+    np.testing.assert_allclose(kappa, theory_says.kappa, rtol=slack)
+    *_, lam, _ = measured("relu", n, d)
+    relu = theory.sphere_asymptotics(ReLU(), n, d)
+    np.testing.assert_allclose(lam, relu.covariance_min, rtol=0.1)
+
+
+def test_sphere_asymptotics_are_low_near_the_square(float64):
+    *_, lam, _ = measured("relu", 40, 40)
+    ratio = theory.sphere_asymptotics(ReLU(), 40, 40).covariance_min / lam
+    assert 0.75 < ratio < 0.92
+
+
+def test_sphere_widths_have_the_orders_of_the_corollaries(float64):
+    """k of order n²/d for softplus and n⁴/d³ for ReLU, along n = 16 d."""
+
+    def width(act, d):
+        return float(theory.sphere_asymptotics(act, 16 * d, d).required_width)
+
+    for act in (Softplus(), ReLU()):
+        growth = width(act, 4_000_000) / width(act, 1_000_000)
+        assert 3.9 < growth < 4.1  # both are d¹ when n / d is fixed
+    small, large = (
+        theory.sphere_asymptotics(act, 16 * 400, 400) for act in (Softplus(), ReLU())
+    )
+    assert large.required_width > 1e6 * small.required_width
+    # without curvature only the bound at initialisation is left
+    flat = theory.sphere_asymptotics(jr.activations.Linear(), 50, 200)
+    bound = 13.04 * math.log(50) * (flat.norm / (1 - flat.norm + 1)) ** 2
+    np.testing.assert_allclose(flat.required_width, bound, rtol=0.01)
+    with pytest.raises(ValueError, match="at least 2"):
+        theory.sphere_asymptotics(ReLU(), 1, 5)
+
+
+def test_sphere_width_of_a_straight_activation(float64):
+    straight = theory.sphere_asymptotics(LeakyReLU(1.0), 10, 40)
+    assert float(straight.required_width) < 1e6
