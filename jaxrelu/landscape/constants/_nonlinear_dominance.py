@@ -171,7 +171,7 @@ def sign_radius(network: Shallow, inputs: Float[Array, "n d"]) -> Float[Array, "
         / jnp.where(lengths > 0, lengths, 1)[:, None]
     )
     wrong = (inputs.shape[1] + 2) * float(jnp.finfo(inputs.dtype).eps)
-    ratio -= wrong * jnp.sqrt(jnp.sum(network.inner**2, axis=1))
+    ratio -= wrong * jnp.sqrt(jnp.sum(network.inner**2, axis=1))[None]
     near = jnp.min(jnp.where((lengths > 0)[:, None], ratio, jnp.inf))
     return jnp.maximum(near, 0)
 
