@@ -5,9 +5,9 @@ one program, and change nothing else.
 
 `descend` is `jaxrelu.gradient_descent` for this one model, without records. It has a
 loop of its own because budget and tolerance are numbers here, so that one program
-serves every grid; because that program is half as long to compile, and there is one for
-each shape; and because a run ends as diverged where its residual has grown 10⁸-fold,
-long before it overflows. Per step the two take the same time.
+serves every grid; because that program compiles sooner, and there is one for each
+shape; and because a run ends as diverged where its residual has grown 10⁸-fold, long
+before it overflows.
 """
 
 from typing import Any, NamedTuple
