@@ -13,33 +13,25 @@
 
 # %%
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import jaxrelu as jr
 from jaxrelu import cli, figures
 from jaxrelu.realization import (
     PATHOLOGIES,
     Pathology,
-    RestrictedCoordinates,
     dead_neuron_minimum,
     distance,
-    extend_inputs,
     extremal_pair,
     fibre_distance,
     inverse_stable,
-    is_restricted,
-    keep_restricted,
     restricted_minimum,
-    seminorm,
-    supnorm,
     to_restricted,
     unbalanced_vector_pair,
 )
@@ -78,7 +70,7 @@ class Config:
     require: Literal["cpu", "gpu", "tpu"] | None = None
     """Stop unless JAX runs on this platform."""
     seed: int = 0
-    """Of random pairs and starts."""
+    """Of the random pairs."""
     indices: tuple[float, ...] = (1, 3, 10, 30, 100, 300, 1000)
     """The k of the pathologies; the table shows the last."""
     pairs: int = 300
@@ -87,19 +79,10 @@ class Config:
     """Neurons of the random pairs, with three inputs."""
     beta: float = 0.5
     """β of the pairs for the theorem of one output."""
-    runs: int = 24
-    """Runs of the authors' notebook."""
-    starts: int = 24
-    """Trainings, each in three ways."""
-    steps: int = 4000
-    """Steps of a training."""
-    width: int = 8
-    """Neurons of the trained networks."""
 
     def sized(self) -> "Config":
         """The configuration with ``quick`` carried out."""
         few = {"indices": (1, 10, 1000), "pairs": 16}
-        few |= {"runs": 8, "starts": 4, "steps": 400, "width": 4}
         return dataclasses.replace(self, **few) if self.quick else self
 
 
@@ -293,194 +276,6 @@ def minima_rows() -> tuple[Table, list[Any]]:
 
 
 # %% [markdown]
-# ## The authors' notebook
-#
-# A step of height 1, $\rho(x) - \rho(x - 1)$, is fitted to the zero function:
-# mean squared error of batches of 10 points in $(-10, 10)$, momentum 0.9, learning rate
-# 0.001. The values they printed are of one run (juliusberner/nn_inverse_stability). The
-# function goes to 0, its slope does not: the kinks move together.
-
-# %%
-NOTEBOOK = {30: (0.078, 0.746), 180: (0.019, 0.343), 480: (0.003, 0.132)}
-"""Step → loss and largest error, as the notebook printed them."""
-
-
-def notebook_rows(config: Config) -> tuple[Table, dict[str, Any]]:
-    """Losses, exact sup norms and semi-norms of several runs beside the printed one."""
-    grid = jnp.linspace(-10, 10, 2001)[:, None]
-    steps = (0, *NOTEBOOK)
-    start = jr.DenseNetwork(
-        (jnp.ones((2, 1)), jnp.array([1.0, -1.0])),
-        (jnp.array([0.0, -1.0]), jnp.array(0.0)),
-    )
-    optimiser = optax.sgd(1e-3, momentum=0.9)
-
-    def loss(net: jr.DenseNetwork, x: Any) -> Any:
-        return jnp.mean(net(x) ** 2)
-
-    def step(carry: Any, key: Any) -> tuple[Any, Any]:
-        net, state = carry
-        x = jax.random.uniform(key, (10, 1), minval=-10, maxval=10)
-        change, state = optimiser.update(eqx.filter_grad(loss)(net, x), state)
-        return (eqx.apply_updates(net, change), state), net
-
-    @jax.jit
-    @jax.vmap
-    def run(key: Any) -> Any:
-        state = optimiser.init(eqx.filter(start, eqx.is_inexact_array))
-        keys = jax.random.split(key, steps[-1] + 1)
-        path = jax.lax.scan(step, (start, state), keys)[1]
-        return jax.tree.map(lambda leaf: leaf[jnp.array(steps)], path)
-
-    paths = run(jax.random.split(jax.random.key(config.seed), config.runs))
-    found = {"loss": [], "sup": [], "semi": []}
-    rows = []
-    for j, at in enumerate(steps):
-        nets = [
-            jax.tree.map(lambda leaf, i=i, j=j: leaf[i, j], paths)
-            for i in range(config.runs)
-        ]
-        found["loss"].append([float(loss(net, grid)) for net in nets])
-        found["sup"].append([float(supnorm(net, 10.0)) for net in nets])
-        found["semi"].append([float(seminorm(net, domain=10.0)) for net in nets])
-        printed = NOTEBOOK.get(at)
-        rows.append(
-            (
-                f"{at}",
-                *(
-                    f"{number(np.min(values[-1]))} … {number(np.max(values[-1]))}"
-                    for values in found.values()
-                ),
-                "" if printed is None else f"{printed[0]:.3f}, {printed[1]:.3f}",
-            )
-        )
-    return Table(
-        columns=("step", "loss", "sup norm", "semi-norm", "printed: loss, error"),
-        rows=rows,
-        caption=f"A step of height 1 fitted to 0: {config.runs} runs, least … largest; "
-        "norms on (−10, 10) exact, the loss on a grid.",
-    ), {name: np.array(values) for name, values in found.items()}
-
-
-# %% [markdown]
-# ## Training inside N*
-#
-# A network with biases goes to N* without changing the function. Then it is trained
-# from there: freely, inside N* by a projection after each step, and inside N* by free
-# coordinates. The same data, optimiser and number of steps.
-
-
-# %%
-def start_networks(config: Config) -> tuple[jr.DenseNetwork, jr.Shallow]:
-    """Networks with biases, and the same functions in N*, with a leading axis."""
-    d, k = 2, config.width
-
-    rng = np.random.default_rng(config.seed + 2)
-
-    def one() -> jr.DenseNetwork:
-        inner, outer = rng.standard_normal((k, d)), rng.standard_normal(k)
-        biases = jnp.asarray(rng.standard_normal(k) / 2), jnp.asarray(0.1)
-        weights = jnp.asarray(inner / d**0.5), jnp.asarray(outer / k**0.5)
-        return jr.DenseNetwork(weights, biases)
-
-    free = [one() for _ in range(config.starts)]
-    inside = [to_restricted(network) for network in free]
-    stack = lambda nets: jax.tree.map(lambda *x: jnp.stack(x), *nets)
-    return stack(free), stack(inside)
-
-
-def trained(
-    starts: Any, predict: Callable[..., Any], x: Any, y: Any, steps: int, last: Any
-) -> tuple[Any, Any]:
-    """All starts at once by descent with momentum: parameters, losses by step."""
-    optimiser = optax.chain(optax.sgd(0.03, momentum=0.9), *last)
-
-    def loss(params: Any) -> Any:
-        return jnp.mean((predict(params, x) - y) ** 2)
-
-    @eqx.filter_jit
-    @eqx.filter_vmap
-    def run(params: Any) -> tuple[Any, Any]:
-        arrays, rest = eqx.partition(params, eqx.is_inexact_array)
-
-        def step(carry: Any, _: None) -> tuple[Any, Any]:
-            arrays, state = carry
-            whole = eqx.combine(arrays, rest)
-            value, slope = eqx.filter_value_and_grad(loss)(whole)
-            change, state = optimiser.update(slope, state, whole)
-            arrays = eqx.filter(eqx.apply_updates(whole, change), eqx.is_inexact_array)
-            return (arrays, state), value
-
-        state = optimiser.init(arrays)
-        (arrays, _), values = jax.lax.scan(step, (arrays, state), length=steps)
-        whole = eqx.combine(arrays, rest)
-        return whole, jnp.append(values, loss(whole))
-
-    return run(starts)
-
-
-def training_rows(config: Config) -> tuple[Table, dict[str, Any]]:
-    """Losses of the three trainings, and whether they end in N*."""
-    free, inside = start_networks(config)
-    points = np.random.default_rng(config.seed + 3).uniform(-1, 1, (64, 2))
-    x, y = jnp.asarray(points), jnp.asarray(np.sin(3 * points[:, 0]) * points[:, 1])
-    coordinates = eqx.filter_vmap(RestrictedCoordinates.of)(inside)
-    ways = {
-        "all weights, biases": (free, lambda net, x: net(x), ()),
-        "N*, projected": (
-            inside,
-            lambda net, x: net(extend_inputs(x)),
-            (keep_restricted(),),
-        ),
-        "N*, coordinates": (
-            coordinates,
-            lambda net, x: net.network()(extend_inputs(x)),
-            (),
-        ),
-    }
-    losses, ends, rows = {}, {}, []
-    for name, (starts, predict, last) in ways.items():
-        final, values = trained(starts, predict, x, y, config.steps, last)
-        losses[name] = np.asarray(values)
-        ends[name] = [
-            jax.tree.map(lambda leaf, i=i: leaf[i], final) for i in range(config.starts)
-        ]
-    free_ends = ends["all weights, biases"]
-    moved = [to_restricted(net) for net in free_ends]
-    gap = max(
-        float(jnp.abs(a(x) - b(extend_inputs(x))).max())
-        for a, b in zip(free_ends, moved, strict=True)
-    )
-    members = {
-        "all weights, biases": [bool(is_restricted(net)) for net in moved],
-        "N*, projected": [bool(is_restricted(net)) for net in ends["N*, projected"]],
-        "N*, coordinates": [
-            bool(is_restricted(net.network())) for net in ends["N*, coordinates"]
-        ],
-    }
-    for name, values in losses.items():
-        last = np.sort(values[:, -1])
-        word = "moved there" if name == "all weights, biases" else "stayed there"
-        rows.append(
-            (
-                name,
-                number(np.median(values[:, 0])),
-                number(last[0]),
-                number(np.median(last)),
-                number(last[-1]),
-                f"{sum(members[name])} of {config.starts} {word}",
-            )
-        )
-    table = Table(
-        columns=("trained", "first loss, median", "least", "median", "largest", "N*"),
-        rows=rows,
-        caption=f"Mean squared error after {config.steps} steps of descent with "
-        f"momentum, {config.starts} starts, {config.width} neurons.",
-    )
-    return table, {"losses": losses, "gap": gap, "members": members}
-
-
-# %% [markdown]
 # ## All of it
 
 
@@ -496,7 +291,6 @@ def draw(
     families: Mapping[str, list[Pathology]],
     inside: Mapping[str, list[Any]],
     single: list[Any],
-    losses: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All figures by name."""
     scatter, (left, right) = figures.panels(2)
@@ -520,17 +314,11 @@ def draw(
         ax=right,
     )
     right.set_yscale("linear")
-    curves = {name: np.median(values, axis=0) for name, values in losses.items()}
-    training = figures.plot_trajectory(
-        curves, title="Median over the starts", ylabel="mean squared error"
-    )
-    training.axes[0].set_xlabel("step")
     return {
         "stability_pathologies": figures.plot_pathologies(
             families, title="Left the functions, right the weights"
         ),
         "stability_distance": scatter,
-        "stability_training": training,
     }
 
 
@@ -545,22 +333,18 @@ def main(config: Config) -> dict[str, Any]:
     vectors, broken = vector_rows()
     say(f"{sum(map(len, inside.values())) + len(single)} pairs")
     minima, examples = minima_rows()
-    notebook, fitted = notebook_rows(config)
-    training, runs = training_rows(config)
-    say(f"{3 * config.starts} trainings")
-    drawn = draw(config, families, inside, single, runs["losses"])
+    drawn = draw(config, families, inside, single)
     pictures = {name: figures.png(figure) for name, figure in drawn.items()}
     for name, png in pictures.items():
         write(config.out / f"{name}.png", png)
     tables = {"bad": bad, "vectors": vectors, "minima": minima}
-    tables |= {"notebook": notebook, "training": training}
     for table in tables.values():
         print(f"\n{table.text()}\n")
     where = write(
         config.out / "inverse_stability.html",
         page(
             "Close functions, close weights?",
-            story(config, tables, inside, runs, pictures),
+            story(config, tables, inside, pictures),
             lead="Shallow ReLU networks, exact distances of functions and of weights.",
             record=provenance(time=f"{say.seconds():.1f} s"),
         ),
@@ -572,8 +356,6 @@ def main(config: Config) -> dict[str, Any]:
         "single": single,
         "vectors": broken,
         "minima": examples,
-        "notebook": fitted,
-        "training": runs,
         "page": where,
     }
 
@@ -582,7 +364,6 @@ def story(
     config: Config,
     tables: Mapping[str, Table],
     inside: Mapping[str, list[Any]],
-    runs: Mapping[str, Any],
     pictures: Mapping[str, bytes],
 ) -> list[Any]:
     """The page's text, tables and figures."""
@@ -635,31 +416,6 @@ def story(
             "functions."
         ),
         tables["minima"],
-        Heading("The authors' notebook"),
-        Text(
-            "A network with two neurons is fitted to 0 on points. The function comes "
-            "near to 0 everywhere; its largest slope hardly moves, and the sup norm "
-            "does not see that."
-        ),
-        tables["notebook"],
-        Heading("Training inside N*"),
-        Text(
-            "No function is lost: the trained networks with biases, moved to N*, "
-            f"differ there by at most {runs['gap']:.1e} on the data. Where descent "
-            "ends does differ, since it moves in other coordinates. Median loss: "
-            + "; ".join(
-                f"{name} {number(np.median(values[:, -1]))}"
-                for name, values in runs["losses"].items()
-            )
-            + "."
-        ),
-        tables["training"],
-        Picture(
-            pictures["stability_training"],
-            "The same functions to start with, three ways to train; at each step the "
-            "median over the starts.",
-            "Training losses against steps.",
-        ),
         Heading("In three lines of Python"),
         Code(THREE_LINES),
     ]

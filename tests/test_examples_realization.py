@@ -7,13 +7,14 @@ from _examples import load, page_of
 
 
 stability, forms = load("inverse_stability"), load("canonical_form")
+training = load("restricted_training")
 
 
 @pytest.mark.slow
 def test_close_functions_and_far_weights(tmp_path):
     with jax.enable_x64(True):
         found = stability.main(stability.Config(quick=True, out=tmp_path))
-    names = ("stability_pathologies", "stability_distance", "stability_training")
+    names = ("stability_pathologies", "stability_distance")
     page_of(tmp_path, "inverse_stability", names)
     missing = {row["name"]: row["missing"] for row in found["pathologies"]}
     assert missing == {
@@ -54,8 +55,15 @@ def test_close_functions_and_far_weights(tmp_path):
     assert (dead.realization_radius, dead.guaranteed_radius) == (0, 0)
     assert 0 < inside.published_radius < inside.guaranteed_radius
     assert inside.guaranteed_radius < inside.realization_radius
+
+
+@pytest.mark.slow
+def test_training_seen_as_functions(tmp_path):
+    with jax.enable_x64(True):
+        found = training.main(training.Config(quick=True, out=tmp_path))
+    page_of(tmp_path, "restricted_training", ("restricted_training",))
     fitted = found["notebook"]
-    for j, (loss, error) in enumerate(stability.NOTEBOOK.values(), start=1):
+    for j, (loss, error) in enumerate(training.NOTEBOOK.values(), start=1):
         # the printed run is one like ours
         low, high = fitted["loss"][j].min(), fitted["loss"][j].max()
         assert low / 1.2 - 5e-4 <= loss <= 1.2 * high + 5e-4

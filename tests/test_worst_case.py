@@ -320,6 +320,11 @@ def test_nothing_is_proved_without_curvature(float64):
     net = jr.LinearNetwork((jnp.zeros((2, 2)), jnp.zeros((2, 2))))
     cone = jr.regularity(loss, net, 0.1, num_steps=10)
     assert float(cone.lower) == -math.inf
+    assert float(cone.asymptotic.error) == math.inf
+    assert float(jr.dominance(loss, net, 0.1).asymptotic.error) == math.inf
+    flat = jr.SquaredLoss(jr.data.Dataset(jnp.zeros((3, 2)), jnp.ones((3, 2))))
+    with pytest.raises(ValueError, match="inputs are all zero"):
+        jr.dominance(flat, net, 0.1)
     assert bool(cone.asymptotic.result == RESULTS.no_minimum)
 
 

@@ -168,7 +168,7 @@ def dominance(
     result = RESULTS.where(curvature.is_minimum, SUCCESS, NO_MINIMUM)
     limit = Estimate(
         1 / (2 * curvature.smallest),
-        curvature.error / (2 * curvature.smallest**2),
+        curvature.at_minimum(curvature.error / (2 * curvature.smallest**2)),
         result,
         "rounding bound",
         "1/(2 λ) for the smallest non-zero eigenvalue λ of the Hessian at the point",

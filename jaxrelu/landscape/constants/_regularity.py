@@ -154,7 +154,7 @@ def regularity(
     )
     limit = Estimate(
         spread * ends,
-        2 * curvature.error * (1 + 2 * share * high),
+        curvature.at_minimum(2 * curvature.error * (1 + 2 * share * high)),
         RESULTS.where(curvature.is_minimum, SUCCESS, NO_MINIMUM),
         "rounding bound",
         "extreme non-zero eigenvalues of the Hessian at the point",

@@ -203,7 +203,7 @@ def reduced_loss(
     $\epsilon \max(n, d)$ of the largest are none.
 
     Raises:
-        ValueError: a narrower layer: then $f^*$ is larger.
+        ValueError: a narrower layer: then $f^*$ is larger; inputs that are all zero.
     """
     if not is_wide(layers_of(network)):
         msg = (
@@ -215,6 +215,12 @@ def reduced_loss(
     root, targets = reduced.root, reduced.targets
     if is_concrete(reduced.kept):
         keep = np.flatnonzero(np.asarray(reduced.kept))
+        if not keep.size:
+            msg = (
+                "the inputs are all zero: the loss is constant and every point is a "
+                "minimiser; expected a nonzero row."
+            )
+            raise ValueError(msg)
         root, targets = root[keep], targets[keep]
     return SquaredLoss(Dataset(root, targets))
 
@@ -245,6 +251,10 @@ class Curvature(eqx.Module):
     def has_kernel(self) -> Bool[Array, ""]:
         """Whether there are zero modes."""
         return ~jnp.all(self.nonzero)
+
+    def at_minimum(self, error: Array) -> Array:
+        """The error of what the Hessian says at a minimum, infinite elsewhere."""
+        return jnp.where(self.is_minimum, error, jnp.inf)
 
 
 def curvature_of(
