@@ -84,19 +84,7 @@ def getkey(request):
 
 @pytest.fixture(autouse=True, scope="module")
 def _release_compiled_programs():
-    """Drops compiled programs before the process has as many mappings as Linux lets it.
-
-    Modules share small programs, so they are kept as long as they may be.
-    """
+    """Compiled programs of one module are of no use to the next."""
     yield
-    if _mappings() > 20_000:  # of 65 530
-        jax.clear_caches()
-        gc.collect()
-
-
-def _mappings():
-    try:
-        with open("/proc/self/maps", "rb") as file:
-            return sum(1 for _ in file)
-    except OSError:  # another system, another limit
-        return float("inf")
+    jax.clear_caches()
+    gc.collect()
