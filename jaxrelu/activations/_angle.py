@@ -108,12 +108,22 @@ def _lengths(rows: Array) -> Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def chord_pair(same: bool, x: Array, y: Array) -> tuple[Array, Array]:
+    r"""$2\sin(\theta_{ij}/2)$ and $2\cos(\theta_{ij}/2)$, each accurate where small.
+
+    The lengths of difference and sum of the unit vectors. ``same``: x and y are one
+    array, whose rows are parallel to themselves.
+    """
+    return _chords(unit_rows(x, row_norms(x)), unit_rows(y, row_norms(y)), same)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def angle_pair(same: bool, x: Array, y: Array) -> tuple[Array, Array]:
     r"""$\theta_{ij}$ and $\pi - \theta_{ij}$, each accurate where it is small.
 
-    ``same``: x and y are one array, whose rows are parallel to themselves.
+    ``same``: as for `chord_pair`.
     """
-    minus, plus = _chords(unit_rows(x, row_norms(x)), unit_rows(y, row_norms(y)), same)
+    minus, plus = chord_pair(same, x, y)
     return 2 * jnp.arctan2(minus, plus), 2 * jnp.arctan2(plus, minus)
 
 
@@ -122,22 +132,45 @@ def sine(theta: Array, complement: Array) -> Array:
     return jnp.sin(jnp.where(theta < complement, theta, complement))
 
 
+@chord_pair.defjvp
+def _(same, primals, tangents):
+    minus, plus = chord_pair(same, *primals)
+    dcos, proper = _cosine_slope(primals, tangents, 1 - minus**2 / 2, minus * plus / 2)
+    less, more = (
+        jnp.where(proper, dcos / jnp.where(proper, chord, 1), 0)
+        for chord in (minus, plus)
+    )
+    return (minus, plus), (-less, more)
+
+
 @angle_pair.defjvp
 def _(same, primals, tangents):
+    theta, complement = angle_pair(same, *primals)
+    sin = sine(theta, complement)
+    dcos, proper = _cosine_slope(primals, tangents, jnp.cos(theta), sin)
+    dtheta = -jnp.where(proper, 1 / jnp.where(proper, sin, 1), 0) * dcos
+    return (theta, complement), (dtheta, -dtheta)
+
+
+def _cosine_slope(
+    primals: tuple[Array, Array],
+    tangents: tuple[Array, Array],
+    cos: Array,
+    sin: Array,
+) -> tuple[Array, Array]:
+    """The change of cos θ, and where θ has a derivative: not at parallel vectors.
+
+    One-sided derivatives there are ± the same number: 0 lies between them.
+    """
     (x, y), (dx, dy) = primals, tangents
-    theta, complement = angle_pair(same, x, y)
     p, q = row_norms(x), row_norms(y)
     u, v = unit_rows(x, p), unit_rows(y, q)
     dx, dy = unit_rows(dx, p), unit_rows(dy, q)
-    sin, cos = sine(theta, complement), jnp.cos(theta)
-    # One-sided derivatives at parallel vectors are ± the same number: 0 between them
     proper = (p > 0)[:, None] & (q > 0)[None, :]
     proper &= sin > 16 * jnp.finfo(x.dtype).eps
-    inverse = jnp.where(proper, 1 / jnp.where(proper, sin, 1), 0)
     along = row_products(u, dx)[:, None] + row_products(v, dy)[None, :]
     across = product(dx, v) + product(u, dy)
-    dtheta = inverse * (cos * along - across)
-    return (theta, complement), (dtheta, -dtheta)
+    return across - cos * along, proper
 
 
 def split_angle(theta: Array) -> tuple[Array, Array]:

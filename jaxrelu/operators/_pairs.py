@@ -8,6 +8,7 @@ the multiplications of $J^\top J$.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from jaxrelu._products import matmul
 
 _FEW = 4  # neurons or inputs below which products of pairs are mostly overhead
 _NUMBERS = 2**22  # numbers of the pairs of one block of samples: 32 MB in float64
+_TABLE = 2**20  # entries up to which a program carries their places: 4 MB
+_INSIDE = "promise_in_bounds"
 
 
 def cogram(
@@ -170,18 +173,26 @@ def over_samples(
 
 def _unpack(packed: Array, k: int, d: int) -> Array:
     """From pairs (p <= r, q <= s) to the matrix of rows (p, q) and columns (r, s)."""
-    neurons, inputs = _positions(k), _positions(d)
+    size = k * d
+    if size**2 <= _TABLE:  # looked up, not computed: a third of the time (measured)
+        places = _places(packed.shape[1], _positions(np, k), _positions(np, d))
+        return packed.reshape(-1).at[places.reshape(size, size)].get(mode=_INSIDE)
+    neurons, inputs = _positions(jnp, k), _positions(jnp, d)
     if packed.size < 2**31:  # one pass over the result
-        flat = packed.shape[1] * neurons[:, None, :, None] + inputs[None, :, None, :]
-        full = packed.reshape(-1).at[flat].get(mode="promise_in_bounds")
+        places = _places(packed.shape[1], neurons, inputs)
+        full = packed.reshape(-1).at[places].get(mode=_INSIDE)
     else:
         full = packed[neurons][:, :, inputs].transpose(0, 2, 1, 3)
-    return full.reshape(k * d, k * d)
+    return full.reshape(size, size)
 
 
-def _positions(size: int) -> Array:
+def _places(width: int, neurons: Any, inputs: Any) -> Any:
+    return width * neurons[:, None, :, None] + inputs[None, :, None, :]
+
+
+def _positions(numpy: Any, size: int) -> Any:
     """Where the pair of a row and a column stands in `numpy.triu_indices`."""
-    index = jnp.arange(size, dtype=jnp.int32)
-    low = jnp.minimum(index[:, None], index[None])
-    high = jnp.maximum(index[:, None], index[None])
+    index = numpy.arange(size, dtype=numpy.int32)
+    low = numpy.minimum(index[:, None], index[None])
+    high = numpy.maximum(index[:, None], index[None])
     return (low * (2 * size - low - 1) >> 1) + high  # no division: one per entry

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from jaxrelu._checks import is_concrete
 from jaxrelu._memory import require_bytes
 from jaxrelu._products import matmul
-from jaxrelu.activations._angle import angle_pair, row_norms, unit_rows
+from jaxrelu.activations._angle import chord_pair, row_norms, unit_rows
 from jaxrelu.objectives import PopulationLoss
 from jaxrelu.operators._interface import AbstractSymmetricOperator
 
@@ -107,7 +107,7 @@ class PopulationHessian(AbstractSymmetricOperator):
         """`blocks` as an (nd, nd) matrix, at the same cost."""
         if not is_concrete(self.units):
             self._require_bytes(self.shape[0] ** 2, "A Hessian")
-            return _dense_by_rows(self)
+            return _dense_within(self)
         return _matrix(self.blocks())
 
     def _require_bytes(self, numbers: int, what: str) -> None:
@@ -160,28 +160,30 @@ def _parts(w: Array, a: Array, v: Array, b: Array) -> tuple[Array, ...]:
     n = len(w)
     rows, weights = jnp.concatenate([w, v]), jnp.concatenate([a, -b])
     norms = row_norms(rows)
-    theta, delta = angle_pair(False, w, rows)
-    sides = jnp.where(theta < delta, 1, -1).astype(w.dtype)
-    narrow = jnp.minimum(theta, delta)
+    minus, plus = chord_pair(False, w, rows)
+    sides = jnp.where(minus < plus, 1, -1).astype(w.dtype)
+    low, high = jnp.minimum(minus, plus), jnp.maximum(minus, plus)  # |q|, |p|
     # the terms that this drops are smaller than any rounding
-    apart = narrow > jnp.sqrt(jnp.finfo(w.dtype).tiny)
+    apart = low > jnp.sqrt(jnp.finfo(w.dtype).tiny)
     apart = apart.at[jnp.arange(n), jnp.arange(n)].set(False)
-    narrow = jnp.where(apart, narrow, 0)
-    sin, tan = jnp.sin(narrow), jnp.tan(narrow / 2)
+    low = jnp.where(apart, low, 0)
+    narrow = 2 * jnp.arctan2(low, high)
+    delta = jnp.where(sides > 0, math.pi - narrow, narrow)
+    sin = jnp.sin(narrow)  # low * high / 2 is off by a rounding at orthogonal neurons
     zero_neurons = norms[:n] == 0
     inverse = a / (2 * math.pi * jnp.where(zero_neurons, jnp.nan, norms[:n]))
     scale = inverse[:, None] * (weights * norms)[None, :]
     pairs = a[:, None] * a[None, :]
     signed = pairs * sides[:, :n] / (4 * math.pi)
-    safe = jnp.where(apart, tan, 1)
+    short = jnp.where(apart, high / jnp.where(apart, low, 1), 0)
     return (
         unit_rows(rows, norms),
         pairs * delta[:, :n] / (2 * math.pi),
         sides,
-        4 * jnp.sin(narrow / 2) ** 2,
+        low**2,
         jnp.where(apart, scale / jnp.where(apart, sin, 1), 0),
-        signed * tan[:, :n],
-        jnp.where(apart[:, :n], signed / safe[:, :n], 0),
+        signed * (low / high)[:, :n],
+        signed * short[:, :n],
         jnp.sum(scale * sin, axis=1),
         zero_neurons,
     )
@@ -205,14 +207,15 @@ def _own_blocks(hessian: PopulationHessian) -> Array:
     return curved + hessian.traces[:, None, None] * flat
 
 
-def _row_of_blocks(hessian: PopulationHessian) -> tuple[Any, tuple[Array, ...]]:
-    """A function to H's blocks [a, j, b] of one neuron i, and what it maps over."""
+@jax.jit
+def _dense(hessian: PopulationHessian) -> Array:
     n, d = len(hessian.gates), hessian.units.shape[1]
     units = hessian.units[:n]
     columns, third = units.T[:, :, None], units[None, :, :]
     eye = jnp.eye(d, dtype=bool)[:, None, :]
 
     def blocks(unit, side, long, short, gates, own, at):
+        """H's blocks [a, j, b] of one neuron."""
         side, long, short, gates = (
             x[None, :, None] for x in (side, long, short, gates)
         )
@@ -222,26 +225,26 @@ def _row_of_blocks(hessian: PopulationHessian) -> tuple[Any, tuple[Array, ...]]:
         entries += jnp.where(eye, gates, 0)
         return entries + jnp.where(at[None, :, None], own[:, None, :], 0)
 
-    pairs = (hessian.sides[:, :n], hessian.long, hessian.short, hessian.gates)
-    return blocks, (units, *pairs, _own_blocks(hessian), jnp.eye(n, dtype=bool))
-
-
-@jax.jit
-def _dense(hessian: PopulationHessian) -> Array:
     # one loop over the result, no array of its size beside it
-    blocks, rows = _row_of_blocks(hessian)
-    return jax.vmap(blocks)(*rows)
+    pairs = (hessian.sides[:, :n], hessian.long, hessian.short, hessian.gates)
+    here = jnp.eye(n, dtype=bool)
+    return jax.vmap(blocks)(units, *pairs, _own_blocks(hessian), here)
 
 
 @jax.jit
-def _dense_by_rows(hessian: PopulationHessian) -> Array:
-    """`_dense` as a matrix, for programs: fused into one loop, reshaping is slow."""
-    blocks, rows = _row_of_blocks(hessian)
+def _dense_within(hessian: PopulationHessian) -> Array:
+    """`_dense` as a matrix, for programs.
+
+    The branch is there for its border: XLA would fuse the loop with the reshaping
+    behind it into one that divides for every entry (twice the time, measured).
+    """
     n, d = len(hessian.gates), hessian.units.shape[1]
-    # all cores share a large batch; one for everything would be fused with what follows
-    batch = 16 if n > 16 else 1
-    found = jax.lax.map(lambda row: blocks(*row), rows, batch_size=batch)
-    return found.reshape(n * d, n * d)
+    always = jax.lax.optimization_barrier(jnp.array(True))
+
+    def never(hessian):
+        return jnp.zeros((n, d, n, d), hessian.units.dtype)
+
+    return jax.lax.cond(always, _dense, never, hessian).reshape(n * d, n * d)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
