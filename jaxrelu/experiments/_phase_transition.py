@@ -17,6 +17,7 @@ from jaxrelu.data._arguments import check_size
 from jaxrelu.experiments._cells import bar, claim, read_arrays, write_arrays
 from jaxrelu.experiments._fitting import Budget, fit_both
 from jaxrelu.experiments._grid import Cell, Grid, padded
+from jaxrelu.experiments._jobs import executor_of, run_jobs
 from jaxrelu.experiments._phase_result import PhaseTransition
 
 
@@ -83,7 +84,7 @@ def phase_transition(
     if batch_size is not None:
         check_size(batch_size, "batch_size")
     place = None if out is None else Path(out)
-    jobs = None if executor == "local" else _executor(executor, place, slurm)
+    jobs = executor_of(executor, place, slurm)
     owner, missing = "", list(grid.cells)
     if place is not None:
         owner = claim(place, {"format": _FORMAT, **grid.config}, f"a {_WHAT}")
@@ -188,49 +189,18 @@ def _require(cell: Cell, size: int, dtype: np.dtype) -> None:
     )
 
 
-def _executor(
-    executor: Any, place: Path | None, slurm: Mapping[str, Any] | None
-) -> Any:
-    if place is None:
-        msg = (
-            f"executor is {executor!r} and out None; expected a folder, where the jobs "
-            "leave their results. Pass out=, on a disk that all machines see."
-        )
-        raise ValueError(msg)
-    if not isinstance(executor, str):
-        return executor
-    if executor != "slurm":
-        msg = f"executor is {executor!r}; expected 'local', 'slurm', or a submitit one."
-        raise ValueError(msg)
-    try:
-        import submitit
-    except ImportError as error:
-        msg = 'executor="slurm" needs submitit. Run: pip install "jaxrelu[slurm]"'
-        raise ImportError(msg) from error
-    jobs = submitit.AutoExecutor(folder=place / "jobs", cluster="slurm")
-    jobs.update_parameters(name="jaxrelu", **(slurm or {}))
-    return jobs
-
-
 def _submitted(
     jobs: Any, grid: Grid, cells: list[Cell], place: Path, owner: str
 ) -> Iterator[tuple[Cell, dict[str, np.ndarray]]]:
-    """One job a cell; waits for them in order."""
-    if not cells:
-        return
+    """One job a cell; they write the files."""
     data = {  # as NumPy: a process without x64 would read float64 as float32
         name: (np.asarray(one.inputs), np.asarray(one.targets))
         for name, one in grid.datasets.items()
     }
     settings = {name: value for name, value in vars(grid).items() if name != "cells"}
     settings |= {"datasets": data, "dtype": np.dtype(grid.dtype).name}
-    with jobs.batch():
-        waiting = [
-            jobs.submit(_job, settings, cell, str(place.resolve()), owner)
-            for cell in cells
-        ]
-    for cell, job in zip(cells, waiting, strict=True):
-        job.result()
+    several = [(settings, cell, str(place.resolve()), owner) for cell in cells]
+    for cell, _ in zip(cells, run_jobs(jobs, _job, several), strict=True):
         yield cell, {}
 
 

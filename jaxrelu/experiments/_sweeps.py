@@ -15,6 +15,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxrelu.dynamics import sweep
 from jaxrelu.experiments._cells import bar, claim, digest, key_words
+from jaxrelu.experiments._jobs import executor_of, run_jobs
 from jaxrelu.experiments._labelled import check_output, load, save, to_xarray
 
 
@@ -30,6 +31,8 @@ def run_sweep(
     grid: Mapping[str, PyTree] | None = None,
     *,
     cells: Mapping[str, Sequence[Any]],
+    executor: Any = "local",
+    slurm: Mapping[str, Any] | None = None,
     devices: Sequence[Any] | None = None,
     batch_size: int | None = None,
     lanes: int | None = None,
@@ -62,7 +65,11 @@ def run_sweep(
         num_seeds: at least 1.
         grid: as in `jaxrelu.dynamics.sweep`, like all below.
         cells: name → numbers or texts, no two alike.
-        devices: where to run.
+        executor: ``"local"``, in this process; ``"slurm"``, a job per cell through
+            submitit, and this process waits; or a submitit executor. ``function`` goes
+            to the jobs as cloudpickle packs it, with all it holds.
+        slurm: parameters of the jobs, for submitit's ``update_parameters``.
+        devices: where to run; a job takes all it finds.
         batch_size: runs at once on a device.
         lanes: dispatches under way at once on one device.
         progress: show a bar with the time left (needs tqdm).
@@ -73,10 +80,11 @@ def run_sweep(
 
     Raises:
         ValueError: a folder of another configuration, a damaged file, names or values
-            given twice, cells whose results differ in shape.
+            given twice, cells whose results differ in shape, devices for jobs.
         TypeError: cells that are neither numbers nor text.
         OSError: nothing can be written to the folder; before anything is computed.
-        ImportError: xarray, h5netcdf or h5py is missing, or tqdm for ``progress``.
+        ImportError: xarray, h5netcdf or h5py is missing, or tqdm for ``progress``, or
+            submitit for ``"slurm"``.
 
     Cost: that of the runs; a compilation a cell.
     """
@@ -84,6 +92,10 @@ def run_sweep(
     values = {name: list(several) for name, several in cells.items()}
     _check(values, axes)
     place = Path(folder)
+    jobs = executor_of(executor, place, slurm)
+    if jobs is not None and devices is not None:
+        msg = "devices are of this process; expected None with jobs, which find theirs."
+        raise ValueError(msg)
     owner = claim(place, _config(function, key, num_seeds, axes, values), "a sweep")
     combined = [
         dict(zip(values, point, strict=True))
@@ -94,20 +106,15 @@ def run_sweep(
     if missing:
         check_output(paths[missing[0]])
     shown = bar(len(paths), len(paths) - len(missing), "cell", progress)
+    work = (function, key, num_seeds, axes)
+    how = {"batch_size": batch_size, "lanes": lanes}
+    several = [(combined[i], paths[i].resolve(), owner, how) for i in missing]
     try:
-        for i in missing:
-            if not paths[i].exists():  # another process may have been faster
-                found = sweep(
-                    eqx.Partial(function, **combined[i]),
-                    key,
-                    num_seeds,
-                    axes,
-                    devices=devices,
-                    batch_size=batch_size,
-                    lanes=lanes,
-                )
-                config = {"cell": combined[i], "owner": owner}
-                save(to_xarray(found, config=config), paths[i], overwrite=True)
+        if jobs is None:
+            each = (_run(work, *one, devices) for one in several)
+        else:
+            each = run_jobs(jobs, _job, _packed(work, several))
+        for _ in each:
             if shown is not None:
                 shown.update(1)
     finally:
@@ -115,6 +122,46 @@ def run_sweep(
             shown.close()
     found = [_read(path, owner) for path in paths]
     return _joined(found, values, owner)
+
+
+def _run(
+    work: tuple,
+    cell: dict[str, Any],
+    path: Path,
+    owner: str,
+    how: dict[str, Any],
+    devices: Sequence[Any] | None,
+) -> None:
+    """One cell into its file; nothing if another process has been faster."""
+    if path.exists():
+        return
+    function, *rest = work
+    found = sweep(eqx.Partial(function, **cell), *rest, devices=devices, **how)
+    config = {"cell": cell, "owner": owner}
+    save(to_xarray(found, config=config), path, overwrite=True)
+
+
+def _packed(work: tuple, several: list[tuple]) -> list[tuple]:
+    """Arguments of the jobs."""
+    if not several:
+        return []
+    import cloudpickle  # submitit needs it too
+
+    # bytes: opened before x64 is switched on, float64 would become float32
+    packed = cloudpickle.dumps(work)
+    return [(packed, _wide(), *one) for one in several]
+
+
+def _wide() -> bool:
+    return bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
+
+
+def _job(packed: bytes, wide: bool, *one: Any) -> None:
+    """`_run` on another machine."""
+    import cloudpickle
+
+    with jax.enable_x64(wide):
+        _run(cloudpickle.loads(packed), *one, None)
 
 
 def _check(values: dict[str, list], axes: dict[str, PyTree]) -> None:
@@ -150,7 +197,7 @@ def _config(
         "num_seeds": num_seeds,
         "grid": {name: _digests(axis) for name, axis in axes.items()},
         "cells": values,
-        "float64": bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64),
+        "float64": _wide(),
     }
 
 
