@@ -1,5 +1,6 @@
 """Refusals of bad input, before anything compiles: got, expected, remedy."""
 
+import operator
 from typing import Any
 
 import jax
@@ -69,6 +70,26 @@ def check_positive(value: float | int, name: str) -> None:
     if not (np.isfinite(value) and value > 0):
         msg = f"{name} is {value}; expected a positive finite number."
         raise ValueError(msg)
+
+
+def check_size(value: Any, name: str, least: int = 1) -> int:
+    """``value`` as a Python int of at least ``least``.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: too small.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        msg = (
+            f"{name} is {value!r} of type {type(value).__name__}; expected a Python "
+            f"int. Pass int({name})."
+        )
+        raise TypeError(msg)
+    size = operator.index(value)
+    if size < least:
+        msg = f"{name} is {size}; expected at least {least}. Pass a larger {name}."
+        raise ValueError(msg)
+    return size
 
 
 def row_of(values: Any, name: str) -> np.ndarray:

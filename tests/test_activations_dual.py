@@ -449,3 +449,34 @@ def test_refusals():
         angles(jnp.ones((0, 3), "float32"))
     with pytest.raises(ValueError, match="order is 1"):
         dual_of_angle(Tanh(), 0.3, order=1)
+
+
+def test_chords_and_their_slopes(dtype, getkey, monkeypatch):
+    """Against complex steps through the definition; 0 where rows are parallel."""
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(3, 4)), rng.normal(size=(5, 4))
+    x[1] = 2 * y[3]
+    dx, dy = rng.normal(size=x.shape), rng.normal(size=y.shape)
+    step = 1e-40j
+
+    def lengths(x, y):
+        u, v = (r / np.sqrt((r * r).sum(1, keepdims=True)) for r in (x, y))
+        sums = [((u[:, None] - s * v[None]) ** 2).sum(-1) for s in (1, -1)]
+        return np.sqrt(np.array(sums, complex))
+
+    exact, there = lengths(x, y), lengths(x + step * dx, y + step * dy)
+    slopes = there.imag / abs(step)
+    given = [jnp.asarray(r, dtype) for r in (x, y, dx, dy)]
+    eps = float(jnp.finfo(dtype).eps)
+    parallel = np.zeros((3, 5), bool)
+    parallel[1, 3] = True
+    for few in (_angle._FEW, 0):  # all subtracted, and by a product with chunks
+        monkeypatch.setattr(_angle, "_FEW", few)
+        got, rates = jax.jvp(
+            lambda x, y: _angle.chord_pair(False, x, y), given[:2], given[2:]
+        )
+        np.testing.assert_allclose(got, exact.real, rtol=20 * eps, atol=4 * eps)
+        rates = np.asarray(rates)
+        assert not rates[:, parallel].any()
+        bound = 200 * eps * np.abs(slopes[:, ~parallel]).max()
+        assert np.abs(rates - slopes)[:, ~parallel].max() < bound

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from jaxrelu._checks import check_size
 from jaxrelu.data import (
     basis_and_bisectors,
     check_unit_rows,
@@ -21,7 +22,6 @@ from jaxrelu.data import (
     separation_bound,
     sphere,
 )
-from jaxrelu.data._arguments import check_size
 from jaxrelu.data._samplers import _around
 
 

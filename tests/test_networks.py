@@ -128,7 +128,7 @@ KEY = jax.random.key(0)
     ("build", "words"),
     [
         (lambda: jr.Shallow.init(KEY, d=2, k=3), "expected an even k"),
-        (lambda: jr.Shallow.init(KEY, d=0, k=2), "d is 0; expected a positive integer"),
+        (lambda: jr.Shallow.init(KEY, d=0, k=2), "d is 0; expected at least 1"),
         (lambda: jr.Shallow.init(KEY, d=2, k=2, inner="lecun"), "'gaussian', 'xavier'"),
         (lambda: jr.Shallow.init(KEY, d=2, k=2, outer="x"), "expected one of"),
         (lambda: jr.Shallow.init(KEY, d=2, k=2, outer_norm=-1.0), "positive finite"),

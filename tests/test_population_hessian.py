@@ -289,3 +289,14 @@ def test_matrix_inside_a_program(getkey, float64):
     np.testing.assert_allclose(inside, outside, rtol=0, atol=1e-15)
     many = jax.vmap(lambda W: jr.hessian(F, W).as_matrix())(W[None])
     np.testing.assert_allclose(many[0], outside, rtol=0, atol=1e-15)
+
+
+def test_derivative_of_the_matrix(float64, getkey):
+    """Third derivatives of F, inside a program, against central differences."""
+    W, U = (jax.random.normal(getkey(), (3, 4)) for _ in range(2))
+    F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 4))
+    matrix = jax.jit(lambda W: jr.hessian(F, W).as_matrix())
+    _, found = jax.jit(lambda W, U: jax.jvp(matrix, (W,), (U,)))(W, U)
+    h = 1e-4
+    one, two = ((matrix(W + s * U) - matrix(W - s * U)) / (2 * s) for s in (h, h / 2))
+    np.testing.assert_allclose(found, (4 * two - one) / 3, rtol=0, atol=1e-9)

@@ -1,6 +1,5 @@
-"""The arguments every sampler takes: sizes and a dtype."""
+"""What samplers and readers share: the dtype asked for, and lists in words."""
 
-import operator
 from typing import Any
 
 import jax.numpy as jnp
@@ -30,27 +29,6 @@ def floating_dtype(dtype: Any) -> np.dtype:
         )
         raise TypeError(msg)
     return wanted
-
-
-def check_size(value: Any, name: str, least: int = 1) -> int:
-    """``value`` as a Python int of at least ``least``.
-
-    Raises:
-        TypeError: not an integer.
-        ValueError: too small.
-    """
-    try:
-        size = operator.index(value)
-    except TypeError:
-        msg = (
-            f"{name} is {value!r} of type {type(value).__name__}; expected a Python "
-            f"int. Pass int({name})."
-        )
-        raise TypeError(msg) from None
-    if size < least:
-        msg = f"{name} is {size}; expected at least {least}. Pass a larger {name}."
-        raise ValueError(msg)
-    return size
 
 
 def listing(items: Any, most: int = 5) -> str:

@@ -8,8 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxrelu._checks import as_floating, check_finite, check_rank, is_concrete
-from jaxrelu.data._arguments import check_size, floating_dtype, listing
+from jaxrelu._checks import (
+    as_floating,
+    check_finite,
+    check_rank,
+    check_size,
+    is_concrete,
+)
+from jaxrelu.data._arguments import floating_dtype, listing
 from jaxrelu.data._geometry import check_unit_rows, unit_rows
 
 

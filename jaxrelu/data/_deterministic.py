@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrelu.data._arguments import check_size, floating_dtype
+from jaxrelu._checks import check_size
+from jaxrelu.data._arguments import floating_dtype
 
 
 def half_circle(n: int, *, dtype: Any = None) -> Float[Array, "n 2"]:

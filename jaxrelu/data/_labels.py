@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxrelu._checks import as_floating, check_finite, check_rank
-from jaxrelu.data._arguments import check_size, floating_dtype
+from jaxrelu._checks import as_floating, check_finite, check_rank, check_size
+from jaxrelu.data._arguments import floating_dtype
 
 
 def signs(

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy import special
 
-from jaxrelu._checks import check_positive, is_concrete
-from jaxrelu.data._arguments import check_size, floating_dtype
+from jaxrelu._checks import check_positive, check_size, is_concrete
+from jaxrelu.data._arguments import floating_dtype
 from jaxrelu.data._geometry import closest_squared, unit_rows
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from jaxrelu._checks import check_positive, is_concrete
+from jaxrelu._checks import check_positive, check_size, is_concrete
 from jaxrelu.dynamics._engine import Goal, Move, Plan, follow
 from jaxrelu.dynamics._trajectory import Trajectory, evaluate
 from jaxrelu.networks import where_spec
@@ -141,7 +141,7 @@ def begin(
     network: PyTree, learning_rate: Any, num_steps: int, where: Callable | None
 ) -> tuple[PyTree, PyTree, Array | None]:
     """Checked arguments: the trained leaves, the others, the step size."""
-    check_count(num_steps, "num_steps")
+    check_size(num_steps, "num_steps")
     trained, rest = eqx.partition(network, where_spec(network, where))
     return trained, rest, _rate(learning_rate, trained)
 
@@ -161,19 +161,9 @@ def _rate(learning_rate: Any, trained: PyTree) -> Array | None:
     return rate
 
 
-def check_count(value: Any, name: str) -> None:
-    """Raises unless ``value`` is a whole number of at least 1."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        msg = f"{name} is {value!r}; expected a whole number."
-        raise TypeError(msg)
-    if value < 1:
-        msg = f"{name} is {value}; expected at least 1."
-        raise ValueError(msg)
-
-
 def check_interval(record_every: int, num_steps: int) -> int:
     """At most the number of steps."""
-    check_count(record_every, "record_every")
+    check_size(record_every, "record_every")
     return min(int(record_every), int(num_steps))
 
 

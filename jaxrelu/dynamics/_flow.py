@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxrelu._checks import check_positive, is_concrete
+from jaxrelu._checks import check_positive, check_size, is_concrete
 from jaxrelu._results import RESULTS
-from jaxrelu.dynamics._descent import check_count
 from jaxrelu.dynamics._trajectory import evaluate, norm, point_at, prepared
 from jaxrelu.networks import where_spec
 
@@ -83,7 +82,7 @@ def gradient_flow(
     solution is only Lipschitz continuous and the solver takes small steps there.
     """
     diffrax = _diffrax()
-    check_count(max_steps, "max_steps")
+    check_size(max_steps, "max_steps")
     trained, rest = eqx.partition(network, where_spec(network, where))
     dtype = jax.tree.leaves(trained)[0].dtype
     if tolerance is None:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import jax.random as jrandom
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from jaxrelu.dynamics._descent import begin, check_count, check_interval, goal_of
+from jaxrelu._checks import check_size
+from jaxrelu.dynamics._descent import begin, check_interval, goal_of
 from jaxrelu.dynamics._engine import Goal, Move, Plan, follow
 from jaxrelu.dynamics._trajectory import Trajectory
 from jaxrelu.objectives import SquaredLoss
@@ -68,7 +69,7 @@ def sgd(
         )
         raise TypeError(msg)
     n = objective.data.n
-    check_count(batch_size, "batch_size")
+    check_size(batch_size, "batch_size")
     if batch_size > n:
         msg = (
             f"batch_size is {batch_size} and there are {n} samples; expected at most "

@@ -9,8 +9,8 @@ import jax.random as jrandom
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from jaxrelu._checks import check_size
 from jaxrelu._products import matmul
-from jaxrelu.dynamics._descent import check_count
 from jaxrelu.dynamics._trajectory import Point, evaluate, norm
 from jaxrelu.operators import jacobian
 from jaxrelu.spectra._lanczos import lanczos_ends
@@ -77,7 +77,7 @@ class ResidualAlignment(eqx.Module):
     follow: bool = False
 
     def __check_init__(self):
-        check_count(self.rank, "rank")
+        check_size(self.rank, "rank")
 
     def _space(self, at: Point) -> Array:
         matrix = _gram(at)[0]
@@ -138,7 +138,7 @@ class Sharpness(eqx.Module):
     seed: int = 0
 
     def __check_init__(self):
-        check_count(self.max_steps, "max_steps")
+        check_size(self.max_steps, "max_steps")
 
     def __call__(self, now: Point) -> HessianTop:
         """The eigenvalue."""

@@ -14,8 +14,8 @@ import jax.random as jrandom
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from jaxrelu._checks import check_size
 from jaxrelu._devices import Devices, local_devices, over_devices
-from jaxrelu.dynamics._descent import check_count
 
 
 class Sweep(eqx.Module):
@@ -91,7 +91,7 @@ def sweep(
 
     Cost: that of the runs; one compilation for each number of runs per dispatch.
     """
-    check_count(num_seeds, "num_seeds")
+    check_size(num_seeds, "num_seeds")
     axes = dict(grid or {})
     if "seed" in axes:
         msg = "the grid has an axis called 'seed', which num_seeds already is."
@@ -102,7 +102,7 @@ def sweep(
     places = tuple(devices) if devices else local_devices()
     lanes = _lanes(lanes, places, total)
     if batch_size is not None:
-        check_count(batch_size, "batch_size")
+        check_size(batch_size, "batch_size")
     rows = len(places) * -(-total // (len(places) * lanes))
     index = np.minimum(np.arange(-(-total // rows) * rows), total - 1)
     where = np.stack(np.unravel_index(index, shape), axis=1).astype(np.int32)
@@ -136,7 +136,7 @@ def _length(values: PyTree, name: str) -> int:
 
 def _lanes(lanes: int | None, places: Devices, total: int) -> int:
     if lanes is not None:
-        check_count(lanes, "lanes")
+        check_size(lanes, "lanes")
         return min(lanes, total)
     if {place.platform for place in places} != {"cpu"} or len(places) > 1:
         return 1

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from jaxrelu._checks import check_size
 from jaxrelu._results import RESULTS
 from jaxrelu.experiments._cells import (
     bar,
@@ -19,7 +20,6 @@ from jaxrelu.experiments._cells import (
 )
 from jaxrelu.landscape import CriticalPoints, Runs, classify
 from jaxrelu.landscape.search._critical_points import (
-    check_count,
     default_rate,
     problem_of,
     run_starts,
@@ -87,8 +87,8 @@ def run_census(
 
     Cost: that of `find_critical_points`; a chunk takes 8 n d bytes a start on disk.
     """
-    check_count(num_starts, "num_starts")
-    check_count(chunk_size, "chunk_size")
+    check_size(num_starts, "num_starts")
+    check_size(chunk_size, "chunk_size")
     if num_starts % chunk_size:
         msg = (
             f"num_starts is {num_starts}; expected a multiple of chunk_size = "

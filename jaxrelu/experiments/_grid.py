@@ -14,7 +14,7 @@ import jax.random as jrandom
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from jaxrelu._checks import check_choice, check_positive
+from jaxrelu._checks import check_choice, check_positive, check_size
 from jaxrelu.activations import activation as activation_of
 from jaxrelu.data import (
     Dataset,
@@ -26,7 +26,7 @@ from jaxrelu.data import (
     signs,
     sphere,
 )
-from jaxrelu.data._arguments import check_size, floating_dtype
+from jaxrelu.data._arguments import floating_dtype
 from jaxrelu.experiments._cells import digest
 from jaxrelu.experiments._fitting import Problem
 from jaxrelu.networks._initializers import INNER, inner_weights, outer_weights

@@ -10,13 +10,13 @@ import jax.random as jrandom
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxrelu._checks import check_choice, check_positive
+from jaxrelu._checks import check_choice, check_positive, check_size
 from jaxrelu._devices import Devices, local_devices, over_devices
 from jaxrelu._memory import require_bytes
 from jaxrelu._power_law import PowerLaw, fit_power_law
 from jaxrelu.activations import AbstractActivation, activation as activation_of
 from jaxrelu.data import Dataset, random_signs, sphere
-from jaxrelu.data._arguments import check_size, floating_dtype
+from jaxrelu.data._arguments import floating_dtype
 from jaxrelu.experiments._fitting import (
     Problem,
     descend,

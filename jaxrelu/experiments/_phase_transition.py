@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrelu._checks import check_size
 from jaxrelu._devices import Devices, local_devices
 from jaxrelu._memory import require_bytes
 from jaxrelu.activations import activation as activation_of
 from jaxrelu.data import Dataset
-from jaxrelu.data._arguments import check_size
 from jaxrelu.experiments._cells import bar, claim, read_arrays, write_arrays
 from jaxrelu.experiments._fitting import Budget, fit_both
 from jaxrelu.experiments._grid import Cell, Grid, padded

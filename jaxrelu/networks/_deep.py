@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import jax.random as jrandom
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxrelu._checks import check_choice
+from jaxrelu._checks import check_choice, check_size
 from jaxrelu._products import matmul
 from jaxrelu.activations import AbstractActivation, activation as get_activation
 from jaxrelu.networks._base import AbstractNetwork, LayerFactors
-from jaxrelu.networks._initializers import INNER, check_sizes, inner_weights
+from jaxrelu.networks._initializers import INNER, inner_weights
 
 
 def _check_chain(weights: tuple[Array, ...], name: str) -> None:
@@ -45,7 +45,8 @@ def _random_chain(
     if len(widths) < 2:
         msg = f"widths is {widths}; expected input, hidden and output sizes."
         raise ValueError(msg)
-    check_sizes(**{f"widths[{i}]": width for i, width in enumerate(widths)})
+    for i, width in enumerate(widths):
+        check_size(width, f"widths[{i}]")
     check_choice(scheme, INNER, "scheme")
     dtype = jnp.zeros((), dtype if dtype is not None else float).dtype
     keys = jrandom.split(key, len(widths) - 1)
@@ -296,7 +297,8 @@ class LinearResidualNetwork(AbstractNetwork):
             scale: standard deviation of the entries; 0 starts at the identity map.
             dtype: floating dtype; None takes JAX's default.
         """
-        check_sizes(d=d, depth=depth)
+        check_size(d, "d")
+        check_size(depth, "depth")
         chain = _random_chain(key, (d,) * (depth + 1), "gaussian", dtype)
         deviation = 1 / (depth * d**0.5) if scale is None else scale
         return cls(tuple(deviation * weight for weight in chain))

@@ -18,14 +18,6 @@ INNER = ("gaussian", "xavier", *_LIBRARY)
 OUTER = ("balanced", "signs", "ones", "gaussian", *_LIBRARY)
 
 
-def check_sizes(**sizes: int) -> None:
-    """Raises `ValueError` unless every size is a positive integer."""
-    for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            msg = f"{name} is {size!r}; expected a positive integer."
-            raise ValueError(msg)
-
-
 def inner_weights(
     key: PRNGKeyArray, k: int, d: int, scheme: str, dtype: jnp.dtype
 ) -> Float[Array, "k d"]:

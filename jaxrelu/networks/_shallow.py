@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jrandom
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxrelu._checks import check_size
 from jaxrelu._products import matmul
 from jaxrelu.activations import AbstractActivation, activation as get_activation
 from jaxrelu.networks._base import (
@@ -15,7 +16,6 @@ from jaxrelu.networks._base import (
     LayerFactors,
 )
 from jaxrelu.networks._initializers import (
-    check_sizes,
     inner_weights,
     outer_weights,
 )
@@ -100,7 +100,8 @@ class Shallow(AbstractNetwork):
         Raises:
             ValueError: unknown scheme, odd k with `outer="balanced"`, sizes below 1.
         """
-        check_sizes(d=d, k=k, **({} if m is None else {"m": m}))
+        for size, name in ((d, "d"), (k, "k"), (1 if m is None else m, "m")):
+            check_size(size, name)
         dtype = jnp.zeros((), dtype if dtype is not None else float).dtype
         key_inner, key_outer = jrandom.split(key)
         return cls(
@@ -124,7 +125,8 @@ class Shallow(AbstractNetwork):
             ValueError: sizes below 1, or d < k.
         """
         d = k if d is None else d
-        check_sizes(d=d, k=k)
+        check_size(d, "d")
+        check_size(k, "k")
         if d < k:
             msg = f"d is {d} and k is {k}; expected d >= k for orthonormal neurons."
             raise ValueError(msg)

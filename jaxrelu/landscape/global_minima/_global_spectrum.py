@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxrelu._checks import check_size
 from jaxrelu._memory import require_bytes
 from jaxrelu.landscape.global_minima._global_minima import as_partition
 from jaxrelu.networks import Shallow
-from jaxrelu.networks._initializers import check_sizes
 from jaxrelu.objectives import PopulationLoss
 from jaxrelu.operators import hessian
 from jaxrelu.spectra import DistinctSpectrum
@@ -43,7 +43,7 @@ def strong_convexity_constant(k: int) -> float:
     Args:
         k: neurons of student and teacher.
     """
-    check_sizes(k=k)
+    check_size(k, "k")
     return 0.5 if k == 1 else 0.25 - 1 / (2 * math.pi)
 
 
@@ -62,7 +62,7 @@ def coupling_spectrum(k: int, dtype: Any = None) -> DistinctSpectrum:
     Raises:
         ValueError: k < 2.
     """
-    check_sizes(k=k)
+    check_size(k, "k")
     if k == 1:
         msg = "k is 1; expected at least 2: one neuron is not coupled to another."
         raise ValueError(msg)
@@ -142,7 +142,9 @@ def split_minimum_spectrum(
     """
     k, n = len(counts), sum(counts)
     d = k if d is None else d
-    check_sizes(k=k, **{f"counts[{j}]": m for j, m in enumerate(counts)})
+    check_size(k, "k")
+    for j, m in enumerate(counts):
+        check_size(m, f"counts[{j}]")
     _check_dimensions(k, d)
     null = [(0.0, (n - k) * d, "copies against each other")]
     if len(set(counts)) == 1:
@@ -263,7 +265,8 @@ def _dtype(dtype: Any) -> Any:
 
 
 def _check_dimensions(k: int, d: int) -> None:
-    check_sizes(k=k, d=d)
+    check_size(k, "k")
+    check_size(d, "d")
     if d < k:
         msg = f"d is {d} and k is {k}; expected d >= k: the teacher is orthonormal."
         raise ValueError(msg)

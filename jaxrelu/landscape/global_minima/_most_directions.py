@@ -26,14 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrelu._checks import as_floating, check_rank, is_concrete
+from jaxrelu._checks import as_floating, check_rank, check_size, is_concrete
 from jaxrelu._products import matmul
 from jaxrelu.landscape.global_minima._global_minima import (
     global_minimum,
     is_global_minimum,
 )
 from jaxrelu.networks import Shallow
-from jaxrelu.networks._initializers import check_sizes
 from jaxrelu.objectives import PopulationLoss
 from jaxrelu.operators import hessian
 
@@ -239,7 +238,8 @@ def conjecture_counterexample(
         ValueError: sizes out of range.
     """
     d = k if d is None else d
-    check_sizes(copies=copies, k=k, d=d)
+    for size, name in ((copies, "copies"), (k, "k"), (d, "d")):
+        check_size(size, name)
     if k < 2:
         msg = f"k is {k}; expected at least 2: two teacher neurons take part."
         raise ValueError(msg)

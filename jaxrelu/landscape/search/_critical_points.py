@@ -12,6 +12,7 @@ from jaxrelu._checks import (
     check_finite,
     check_positive,
     check_rank,
+    check_size,
 )
 from jaxrelu._devices import Devices, local_devices
 from jaxrelu._results import throw_if_failed
@@ -140,7 +141,7 @@ def run_starts(
     """
     problem = problem_of(objective, num_neurons, outer)
     for name, value in (("num_starts", num_starts), ("batch_size", batch_size)):
-        check_count(value, name)
+        check_size(value, name)
     check_choice(init, SCHEMES, "init")
     index = jnp.arange(first_start, first_start + num_starts, dtype=jnp.int32)
     shape = (num_neurons, objective.in_size)
@@ -220,7 +221,7 @@ def problem_of(objective: Any, num_neurons: Any, outer: Any) -> Problem:
             "gradients and Hessians are taken in closed form."
         )
         raise TypeError(msg)
-    check_count(num_neurons, "num_neurons")
+    check_size(num_neurons, "num_neurons")
     dtype = objective.teacher.inner.dtype
     if outer is None:
         return Problem.of_loss(objective, jnp.ones((num_neurons,), dtype))
@@ -237,13 +238,6 @@ def problem_of(objective: Any, num_neurons: Any, outer: Any) -> Problem:
         )
         raise ValueError(msg)
     return Problem.of_loss(objective, outer)
-
-
-def check_count(value: Any, name: str) -> None:
-    """Raises `ValueError` unless ``value`` is a positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        msg = f"{name} is {value!r}; expected a positive integer."
-        raise ValueError(msg)
 
 
 def default_rate(n: int, k: int) -> float:
@@ -264,7 +258,7 @@ def _settings(
         learning_rate = default_rate(len(problem.outer), len(problem.inner))
     check_positive(learning_rate, "learning_rate")
     check_positive(tolerance, "tolerance")
-    check_count(max_steps, "max_steps")
+    check_size(max_steps, "max_steps")
     return Settings(
         float(learning_rate),
         max_steps,
