@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from scipy import special, stats
 
 import jaxrelu as jr
 
@@ -99,3 +100,26 @@ def in_double(leaf):
     if not eqx.is_inexact_array(leaf):
         return leaf
     return jnp.asarray(np.asarray(leaf, "float64"))
+
+
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(160)
+SLOPES = {
+    "softplus": special.expit,
+    "tanh": lambda z: 1 / np.cosh(z) ** 2,
+    "gelu": lambda z: stats.norm.cdf(z) + z * stats.norm.pdf(z),
+}
+
+
+def exact_covariance(activation, x):
+    """Σ(X) of unit rows: the angles for ReLU, a rule for two Gaussians otherwise."""
+    products = np.clip(x @ x.T, -1, 1)
+    np.fill_diagonal(products, 1)
+    if activation == "relu":
+        return products * (np.pi - np.arccos(products)) / (2 * np.pi)
+    slope = SLOPES[activation]
+    second = np.sqrt(1 - products**2)[:, :, None] * NODES  # the part across
+    kernel = np.zeros_like(products)
+    for node, weight in zip(NODES, WEIGHTS, strict=True):
+        beside = slope(products[:, :, None] * node + second) @ WEIGHTS
+        kernel += weight * slope(node) * beside
+    return products * kernel / (2 * np.pi)
