@@ -211,18 +211,19 @@ def test_vectors(dtype):
     rng = np.random.default_rng(2)
     matrix = jnp.asarray(prescribed(rng, SHAPES["linear"](6, 10.0), 6, 9), dtype)
     tolerance = 100 * float(jnp.finfo(dtype).eps)
-    full = spectrum(matrix, method="svd", vectors=True)
-    rebuilt = (full.left * full.values[None, :]) @ full.right.T
-    np.testing.assert_allclose(rebuilt, matrix, atol=tolerance)
+    full, dense = spectrum(matrix, method="svd", vectors=True), np.asarray(matrix)
+    left, values, right = map(np.asarray, (full.left, full.values, full.right))
+    np.testing.assert_allclose((left * values) @ right.T, dense, atol=tolerance)
     for given_as, name in ((matrix, "left"), (matrix.T, "right")):
         found = spectrum(given_as, vectors=True)
-        short = getattr(found, name)
-        gram = short @ jnp.diag(found.values**2) @ short.T
-        np.testing.assert_allclose(gram, matrix @ matrix.T, atol=tolerance)
+        short, values = np.asarray(getattr(found, name)), np.asarray(found.values)
+        gram = (short * values**2) @ short.T
+        np.testing.assert_allclose(gram, dense @ dense.T, atol=tolerance)
     assert spectrum(matrix, vectors=True).right is None
     square = symmetric(matrix[:, :6])
     found = spectrum(square, vectors=True)
-    residual = square.matrix @ found.left - found.left * found.values[None, :]
+    left, values = np.asarray(found.left), np.asarray(found.values)
+    residual = np.asarray(square.matrix) @ left - left * values
     np.testing.assert_allclose(residual, np.zeros((6, 6)), atol=tolerance)
 
 
