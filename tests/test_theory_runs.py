@@ -248,9 +248,11 @@ def test_flips_rule(activation, float64):
             flipped = theory.flips(net, path.network, data.inputs).max()
             assert int(flipped) <= float(report.constants["flips per sample, m"])
             J = jr.jacobian(path.network, data.inputs).as_matrix()
-            sigma = np.linalg.svd(np.asarray(J), compute_uv=False)
-            assert report.constants["α"] <= sigma[-1]
-            assert sigma[0] <= report.constants["β"]
+            # without flips β is ‖J‖ and its error: the SVD of J is too rough for that
+            J = np.asarray(J, np.longdouble)
+            sigma = np.sqrt(np.linalg.eigvalsh((J @ J.T).astype(float)))
+            assert report.constants["α"] <= sigma[0]
+            assert sigma[-1] <= report.constants["β"]
     assert all(ok for shift, ok in held if shift <= 1e-5)
     assert not any(ok for shift, ok in held if shift == 1.0)
     assert report.margin < 1
