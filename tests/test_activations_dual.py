@@ -42,13 +42,19 @@ DEGENERATE = {
 
 def pair(theta, norm, getkey, dtype):
     """x and y of length 5 at (nearly) that angle; exactly parallel at 0 and π."""
-    x, z = np.array(jax.random.normal(getkey(), (2, 5)), float)
+    x, z = normal(getkey(), (2, 5))
     z -= x * (x @ z) / (x @ x)
     z *= np.linalg.norm(x) / np.linalg.norm(z)
     x = x.astype(dtype)
     if theta in (0.0, PI):
         return x, (x if theta == 0 else -x) * np.asarray(norm, dtype)
     return x, (norm * (np.cos(theta) * x + np.sin(theta) * z)).astype(dtype)
+
+
+def normal(key, shape):
+    """By NumPy from the test's own key: JAX would compile a program for every shape."""
+    seed = np.asarray(jax.random.key_data(key))
+    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def exact_geometry(x, y):
@@ -140,13 +146,15 @@ def test_smooth_kernels_and_derivatives_by_two_dimensional_quadrature(act, float
         return (first(x, y), slope(x, y), jax.grad(first)(x, y), jax.grad(slope)(x, y),
                 jax.hessian(first)(x, y), mixed)  # fmt: skip
 
+    @jax.jit
+    def parts(z):
+        return act(z), act.derivative(z), act.second_derivative(z)
+
     x = np.array([0.6, -0.5])
     for y in (x, -x, 1.5 * x, x + 1e-9, np.array([0.2, 0.7])):
         u, v = PLANE @ x, PLANE @ y
-        f, df, ddf = (
-            np.asarray(g(u)) for g in (act, act.derivative, act.second_derivative)
-        )
-        g, dg = np.asarray(act(v)), np.asarray(act.derivative(v))
+        f, df, ddf = (np.asarray(part) for part in parts(u))
+        g, dg = (np.asarray(part) for part in parts(v)[:2])
         expect = lambda h: WEIGHTS @ h
         tensor = (PLANE[:, :, None] * PLANE[:, None, :]).reshape(-1, 4)
         # differentiate under the integral sign
@@ -230,12 +238,17 @@ def test_kernels_against_monte_carlo(act, float64):
     x = rng.normal(size=(5, 3))
     x = np.concatenate([x, 2 * x[:1], -x[1:2], np.zeros((1, 3))]) / 2
     w = rng.normal(size=(100_000, 3))
-    for derivative, function in enumerate((act, act.derivative)):
-        features = np.asarray(function(w @ x.T))
+
+    @jax.jit
+    def both(x, z):
+        kernels = [dual_kernel(act, x, derivative=r, order=128) for r in (0, 1)]
+        return tuple(zip(kernels, (act(z), act.derivative(z)), strict=True))
+
+    for kernel, features in both(x, w @ x.T):
+        features = np.asarray(features)
         second = features.T @ features / len(w)
         spread = (features**2).T @ features**2 / len(w) - second**2
         sigma = np.sqrt(np.maximum(spread, 0) / len(w))
-        kernel = dual_kernel(act, x, derivative=derivative, order=128)
         assert (np.abs(kernel - second) <= 5 * sigma + 1e-9).all()
 
 
@@ -268,7 +281,7 @@ def test_population_hessian_at_the_teacher_with_a_split_neuron(float64):
 
 def test_angles_across_blocks_and_chunks(dtype, getkey, monkeypatch):
     monkeypatch.setattr(_angle, "_CHUNK", 1)  # 64 pairs at once
-    x = np.array(jax.random.normal(getkey(), (300, 6)), dtype)
+    x = normal(getkey(), (300, 6)).astype(dtype)
     x[270] = 0
     for i in range(0, 200, 2):  # nearly parallel pairs, in one block and across
         x[299 - i] = (
@@ -396,13 +409,12 @@ def test_relu_angle_form_keeps_relative_accuracy_next_to_pi(dtype):
 @pytest.mark.parametrize("derivative", [0, 1])
 def test_kernels_are_differentiable_in_the_parameter(make, derivative, float64):
     x = np.array([[1.0, 0.2], [0.3, -0.8]])
-    kernel = jax.jit(lambda s: dual_kernel(make(s), x, derivative=derivative))
-    slope = jax.jacfwd(kernel)(0.7)
-    numeric = (kernel(0.7 + 1e-5) - kernel(0.7 - 1e-5)) / 2e-5
+    kernel = lambda s: dual_kernel(make(s), x, derivative=derivative)
+    both = jax.jit(lambda s: (kernel(s), jax.jacfwd(kernel)(s)))
+    value, slope = both(0.7)
+    numeric = (both(0.7 + 1e-5)[0] - both(0.7 - 1e-5)[0]) / 2e-5
     np.testing.assert_allclose(slope, numeric, rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(
-        kernel(0.7), dual_kernel(make(0.7), x, derivative=derivative)
-    )
+    np.testing.assert_allclose(value, kernel(0.7))
 
 
 def test_series_error_is_honest_when_the_norms_are_too_large(float64):
@@ -417,8 +429,9 @@ def test_series_error_is_honest_when_the_norms_are_too_large(float64):
 
 def test_rounding_bound_covers_float32(getkey):
     with jax.enable_x64(True):
-        x = jax.random.normal(getkey(), (6, 40))
-        x = np.array(x.at[3].set(x[2] + 1e-3), "float32")
+        x = normal(getkey(), (6, 40))
+        x[3] = x[2] + 1e-3
+        x = x.astype("float32")
         exact = np.asarray(dual_kernel(GELU(), x.astype(float)))
     with jax.enable_x64(False):
         estimate = dual_kernel_estimate(GELU(), x)
@@ -428,8 +441,8 @@ def test_rounding_bound_covers_float32(getkey):
 
 
 def test_kernels_map_over_batches(float64, getkey):
-    batch = jax.random.normal(getkey(), (3, 4, 2)) / 2
-    batch = batch.at[1, 2].set(-batch[1, 0])
+    batch = normal(getkey(), (3, 4, 2)) / 2
+    batch[1, 2] = -batch[1, 0]
 
     mapped = jax.vmap(functools.partial(dual_kernel, ReLU()))(batch)
     one = dual_kernel(ReLU(), batch[1])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
-from _cases import NAMES, D, inputs, networks, reference_jacobian
+from _cases import NAMES, D, in_double, inputs, networks, reference_jacobian
 
 import jaxrelu as jr
 from jaxrelu.operators import (
@@ -73,12 +73,26 @@ def check_products(J, dense, dtype):
 
 
 AUTODIFF = ("relu both layers", "dense scalar", "linear residual")
-
-
-@pytest.mark.parametrize(
-    ("name", "method"),
-    [(name, "auto") for name in NAMES] + [(name, "autodiff") for name in AUTODIFF],
+# one network per kind of factor; the others differ from these in what is trained
+SINGLE = (
+    "relu both layers",
+    "relu unequal outer",
+    "leaky",
+    "softplus",
+    "tanh, three outputs",
+    "relu, three outputs",
+    "dense relu",
+    "linear",
 )
+CASES = [
+    *((name, "auto", "float64") for name in NAMES),
+    *((name, "autodiff", "float64") for name in AUTODIFF),
+    *((name, "auto", "float32") for name in SINGLE),
+    ("relu both layers", "autodiff", "float32"),
+]
+
+
+@pytest.mark.parametrize(("name", "method", "dtype"), CASES, indirect=["dtype"])
 def test_jacobian_is_that_of_autodiff(name, method, dtype):
     network, where = networks(dtype)[name]
     x = inputs(dtype)
@@ -93,12 +107,23 @@ def test_jacobian_is_that_of_autodiff(name, method, dtype):
 )
 def test_kernel_between_two_sets_of_inputs(name, float64):
     network, where = networks(float64)[name]
-    one, two = inputs(float64), inputs(float64, n=5, seed=1)
-    J, K = jr.jacobian(network, one, where), jr.jacobian(network, two, where)
-    dense, other = (reference_jacobian(network, where, x) for x in (one, two))
-    close(J.cross_gram(K), dense @ other.T, float64)
-    close(cross_gram(J, lx.MatrixLinearOperator(other)), dense @ other.T, float64)
-    close(cross_gram(lx.MatrixLinearOperator(dense), K), dense @ other.T, float64)
+    one, other = inputs(float64), inputs(float64, seed=1)
+    dense, rows = (reference_jacobian(network, where, x) for x in (one, other))
+    rows = rows[: 5 * len(rows) // 7]  # rows are per sample: those of five of the seven
+
+    @eqx.filter_jit
+    def kernels(network, one, two, dense, rows):
+        J, K = jr.jacobian(network, one, where), jr.jacobian(network, two, where)
+        return (
+            J.cross_gram(K),
+            cross_gram(J, lx.MatrixLinearOperator(rows)),
+            cross_gram(lx.MatrixLinearOperator(dense), K),
+        )
+
+    two = inputs(float64, n=5, seed=1)
+    np.testing.assert_array_equal(two, other[:5])
+    for kernel in kernels(network, one, two, jnp.asarray(dense), jnp.asarray(rows)):
+        close(kernel, dense @ rows.T, float64)
 
 
 def test_relu_uses_the_bits_only_when_the_outer_weights_allow_it(float64):
@@ -124,12 +149,20 @@ def test_jacobian_traces_under_jit_vmap_and_grad(dtype):
         eager,
         dtype,
     )
-    batch = eqx.filter_vmap(lambda key: jr.Shallow.init(key, d=D, k=6, dtype=dtype))(
-        jax.random.split(jax.random.key(3), 4)
+    scales = jnp.asarray([0.5, 2.0, 1.0, 3.0], dtype)
+
+    @eqx.filter_jit
+    @eqx.filter_vmap(in_axes=(eqx.if_array(0), None))
+    def grams(network, x):
+        return jr.jacobian(network, x).gram()
+
+    arrays, rest = eqx.partition(network, eqx.is_array)
+    several = jax.tree.map(
+        lambda leaf: jnp.asarray(np.multiply.outer(scales, leaf)), arrays
     )
-    grams = eqx.filter_vmap(lambda net: jr.jacobian(net, x).gram())(batch)
-    one = jax.tree.map(lambda leaf: leaf[2] if eqx.is_array(leaf) else leaf, batch)
-    close(grams[2], jr.jacobian(one, x).gram(), dtype)
+    found = grams(eqx.combine(several, rest), x)
+    close(found[2], eager, dtype)
+    close(found[1], 4 * eager, dtype, 256)
 
     smooth, _ = networks(dtype)["softplus"]
     direction = jnp.ones_like(smooth.inner)
@@ -138,20 +171,19 @@ def test_jacobian_traces_under_jit_vmap_and_grad(dtype):
         net = eqx.tree_at(lambda net: net.inner, smooth, smooth.inner + t * direction)
         return jnp.trace(jr.jacobian(net, x).gram())
 
-    step = float(jnp.finfo(dtype).eps) ** (1 / 3)
-    slope = jax.grad(trace)(jnp.zeros((), dtype))
-    finite = (trace(step) - trace(-step)) / (2 * step)
+    both = jax.jit(jax.value_and_grad(trace))
+    step = np.asarray(float(jnp.finfo(dtype).eps) ** (1 / 3), dtype)
+    slope = both(0 * step)[1]
+    finite = (both(step)[0] - both(-step)[0]) / (2 * step)
     assert abs(float(slope - finite)) < 30 * step**2 * (1 + abs(float(slope)))
 
 
 def test_a_trained_activation_parameter_falls_back_to_autodiff(float64):
     slope = jnp.asarray(0.3, float64)
-    network = jr.Shallow.init(
-        jax.random.key(0),
-        d=D,
-        k=6,
-        activation=jr.activations.LeakyReLU(slope),
-        dtype=float64,
+    network = eqx.tree_at(
+        lambda net: net.activation,
+        networks(float64)["relu"][0],
+        jr.activations.LeakyReLU(slope),
     )
     x = inputs(float64)
 
@@ -171,11 +203,13 @@ def test_any_equinox_module(float64):
         def __call__(self, x):
             return jnp.cos(self.frequencies @ x)
 
-    network = Cosines(jax.random.normal(jax.random.key(0), (3, D), float64))
+    frequencies = np.random.default_rng(0).standard_normal((3, D))
+    network = Cosines(jnp.asarray(frequencies))
     x = inputs(float64, n=9)
     J = jr.jacobian(network, x)
-    dense = jax.jacrev(lambda w: jnp.cos(x @ w.T).reshape(-1))(network.frequencies)
-    dense = dense.reshape(27, -1)
+    # ∂cos(w_j·x)/∂w_l = -sin(w_j·x) x if l = j
+    slopes = -np.sin(x @ frequencies.T)[:, :, None] * np.asarray(x)[:, None, :]
+    dense = np.einsum("jl,ijd->ijld", np.eye(3), slopes).reshape(27, -1)
     close(J.as_matrix(), dense, float64)
     blocked = AutodiffJacobian(J.trained, J.rest, J.inputs, block=4)
     close(blocked.gram(), dense @ dense.T, float64)
@@ -185,39 +219,68 @@ def test_stacks_sums_and_blocks(dtype):
     rng = np.random.default_rng(3)
 
     def array(*shape):
-        return jnp.asarray(rng.standard_normal(shape), dtype)
+        return jnp.asarray(rng.standard_normal(shape).astype(dtype))
 
     a = KhatriRao(array(5, 3), array(5, 2))
     b = KhatriRao(array(5, 3), array(5, 2))
     c = KhatriRao(array(4, 3), array(4, 2))
     kron = Kronecker(array(1, 2), array(5, 3))
-    A, B, C = a.as_matrix(), b.as_matrix(), c.as_matrix()
-    cases = [
-        (HStack((a, b)), jnp.concatenate([A, B], 1)),
-        (HStack((a, kron)), jnp.concatenate([A, kron.as_matrix()], 1)),
-        (VStack((a, c, b)), jnp.concatenate([A, C, B])),
-        (BlockDiagonal((a, c)), jax.scipy.linalg.block_diag(A, C)),
-        (VStack((a, b)).T, jnp.concatenate([A, B]).T),
-    ]
-    for operator, dense in cases:
-        check_products(operator, dense, dtype)
-        block = array(dense.shape[1], 3)
-        close(matmat(operator, block), dense @ block, dtype)
-    close(gram(a + b), (A + B) @ (A + B).T, dtype)
-    close(gram(3.0 * a), 9 * A @ A.T, dtype)
-    close(gram(a / 2.0), A @ A.T / 4, dtype)
-    close(gram(-a), A @ A.T, dtype)
     weights = array(5)
-    scaled = lx.DiagonalLinearOperator(weights) @ a
-    W = jnp.diag(weights)
-    close(gram(scaled), W @ A @ A.T @ W, dtype)
-    close(gram(lx.MatrixLinearOperator(A)), A @ A.T, dtype)
-    close(HStack((a, b)).cross_gram(HStack((b, a))), A @ B.T + B @ A.T, dtype)
-    close(
-        HStack((a, kron)).cross_gram(HStack((b, b))),
-        A @ B.T + kron.as_matrix() @ B.T,
-        dtype,
+    A, B, C, K = (np.asarray(part.as_matrix()) for part in (a, b, c, kron))
+    W = np.diag(np.asarray(weights))
+    zeros = np.zeros((5, 6), dtype)
+    stacks = (
+        HStack((a, b)),
+        HStack((a, kron)),
+        VStack((a, c, b)),
+        BlockDiagonal((a, c)),
+        VStack((a, b)).T,
     )
+    dense = (
+        np.concatenate([A, B], 1),
+        np.concatenate([A, K], 1),
+        np.concatenate([A, C, B]),
+        np.block([[A, zeros], [zeros[:4], C]]),
+        np.concatenate([A, B]).T,
+    )
+    for i, (operator, matrix) in enumerate(zip(stacks, dense, strict=True)):
+        if dtype == "float32" and i in (0, 2):
+            continue  # the classes of the second and of the last
+        check_products(operator, matrix, dtype)
+
+    @eqx.filter_jit
+    def others(a, b, kron, stacks, blocks):
+        scaled = lx.DiagonalLinearOperator(weights) @ a
+        sums = (
+            a + b,
+            3.0 * a,
+            a / 2.0,
+            -a,
+            scaled,
+            lx.MatrixLinearOperator(jnp.array(A)),
+        )
+        both = HStack((a, b)).cross_gram(HStack((b, a)))
+        mixed = HStack((a, kron)).cross_gram(HStack((b, b)))
+        products = [matmat(*pair) for pair in zip(stacks, blocks, strict=True)]
+        return [gram(operator) for operator in sums], both, mixed, products
+
+    blocks = [array(matrix.shape[1], 3) for matrix in dense]
+    grams, both, mixed, found = others(a, b, kron, stacks, blocks)
+    square = A @ A.T
+    exact = (
+        (A + B) @ (A + B).T,
+        9 * square,
+        square / 4,
+        square,
+        W @ square @ W,
+        square,
+    )
+    for actual, expected in zip(grams, exact, strict=True):
+        close(actual, expected, dtype)
+    close(both, A @ B.T + B @ A.T, dtype)
+    close(mixed, A @ B.T + K @ B.T, dtype)
+    for actual, matrix, block in zip(found, dense, blocks, strict=True):
+        close(actual, matrix @ np.asarray(block), dtype)
 
 
 def test_lineax_solves_with_our_operators(float64):
@@ -225,7 +288,7 @@ def test_lineax_solves_with_our_operators(float64):
     J = jr.jacobian(network, inputs(float64))
     y = jnp.arange(1.0, 8.0, dtype=float64)
     solution = lx.linear_solve(J, y, lx.LSMR(rtol=1e-10, atol=1e-10)).value
-    close(solution, jnp.linalg.lstsq(J.as_matrix(), y)[0], float64, 1e7)
+    close(solution, np.linalg.lstsq(J.as_matrix(), y)[0], float64, 1e7)
     assert not lx.is_symmetric(J)
     close(lx.materialise(J).as_matrix(), J.as_matrix(), float64)
 
@@ -270,46 +333,44 @@ def test_what_would_not_fit_is_refused_with_the_bytes(float64, monkeypatch):
 
 
 @pytest.mark.parametrize("activation", ["relu", "softplus", "erf"])
-def test_expected_gram_is_the_mean_over_inner_weights(activation, float64, getkey):
-    x = inputs(float64, n=5)
-    network = jr.Shallow.init(
-        getkey(), d=D, k=4, m=2, activation=activation, outer="gaussian", dtype=float64
-    )
+def test_expected_gram_is_the_mean_over_inner_weights(activation, float64):
+    x, rng = inputs(float64, n=5), np.random.default_rng(8)
+    outer = jnp.asarray(rng.standard_normal((2, 4)) / 2)
 
     def where(net):
         return (net.inner, net.outer)
 
-    def draw(key):
-        inner = jax.random.normal(key, network.inner.shape, float64)
-        net = eqx.tree_at(lambda net: net.inner, network, inner)
+    @jax.jit
+    @jax.vmap
+    def draw(inner):
+        net = jr.Shallow(inner, outer, activation)
         return jr.jacobian(net, x, where).gram()
 
-    draws = jax.vmap(draw)(jax.random.split(getkey(), 4000))
+    inner = jnp.asarray(rng.standard_normal((4000, 4, D)))
+    draws = np.asarray(draw(inner))
     mean, deviation = draws.mean(0), draws.std(0) / 4000**0.5
-    expected = jr.expected_gram(network, x, where)
-    assert float(jnp.abs((mean - expected) / (deviation + 1e-12)).max()) < 5
+    expected = jr.expected_gram(jr.Shallow(inner[0], outer, activation), x, where)
+    assert np.abs((mean - np.asarray(expected)) / (deviation + 1e-12)).max() < 5
 
 
 @pytest.mark.parametrize("name", ["relu", "softplus", "relu both layers", "linear"])
 def test_structured_float32_grams_keep_their_rounding_promise(name):
     """`gram_terms` bounds what float32 does to the Gram of wide layers, in norm."""
     with jax.enable_x64(True):
-        key, x = jax.random.key(0), inputs(jnp.float32, n=40, d=30)
+        rng, x = np.random.default_rng(0), inputs(jnp.float32, n=40, d=30)
+        single = lambda array: jnp.asarray(np.asarray(array, "float32"))
+        inner = single(rng.standard_normal((500, 30)))
         if name == "linear":
-            network = jr.LinearNetwork.init(key, (30, 500, 3), dtype=jnp.float32)
-            where = None
+            outer = single(rng.standard_normal((3, 500)) / 500**0.5)
+            network, where = jr.LinearNetwork((inner, outer)), None
         else:
             kind, _, both = name.partition(" ")
-            network = jr.Shallow.init(
-                key, d=30, k=500, activation=kind, dtype=jnp.float32
-            )
+            outer = single(np.repeat([1, -1], 250) / 500**0.5)
+            network = jr.Shallow(inner, outer, kind)
             where = (lambda net: (net.inner, net.outer)) if both else None
         J = jr.jacobian(network, x, where)
-        wide = jax.tree.map(
-            lambda leaf: leaf.astype("float64") if eqx.is_inexact_array(leaf) else leaf,
-            J,
-        )
-        exact = np.asarray(wide.as_matrix()) @ np.asarray(wide.as_matrix()).T
+        wide = np.asarray(jax.tree.map(in_double, J).as_matrix())
+        exact = wide @ wide.T
         error = np.linalg.norm(np.asarray(J.gram(), "float64") - exact, 2)
         promise = J.gram_terms**0.5 * 2.0**-23 * np.linalg.norm(exact, 2)
         assert promise / 1000 < error < promise

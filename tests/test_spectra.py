@@ -1,5 +1,7 @@
 """All values and both ends: against prescribed spectra, float64 and mpmath."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -119,17 +121,24 @@ def test_bounds_hold_on_prescribed_spectra(shape, dtype):
                 assert abs(float(end.value) - value) <= allowed + slack
 
 
+@functools.cache
+def known_to_forty_digits(shape, dtype):
+    """Matrices as stored, and their singular values by mpmath."""
+    rng, pairs = np.random.default_rng(3), []
+    for cond in (30.0, 3e3, 1e6):
+        matrix = prescribed(rng, SHAPES[shape](8, cond), 8, 12).astype(dtype)
+        with mpmath.workdps(40):
+            exact = mpmath.svd_r(mpmath.matrix(matrix), compute_uv=False)
+        pairs.append((matrix, np.array([float(x) for x in exact])))
+    return pairs
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("method", ["gram", "svd"])
 def test_bounds_against_mpmath_and_not_absurd(shape, method, dtype):
-    rng, ratios = np.random.default_rng(3), []
-    for cond in (30.0, 3e3, 1e6):
-        values = SHAPES[shape](8, cond)
-        matrix = jnp.asarray(prescribed(rng, values, 8, 12), dtype)
-        with mpmath.workdps(40):
-            exact = mpmath.svd_r(mpmath.matrix(np.asarray(matrix)), compute_uv=False)
-        exact = np.array([float(x) for x in exact])
-        found = spectrum(matrix, method=method)
+    ratios = []
+    for matrix, exact in known_to_forty_digits(shape, dtype):
+        found = spectrum(jnp.asarray(matrix), method=method)
         assert within(found.values, found.error, exact)
         if method == "svd":  # the small end of a Gram matrix: see the bound's formula
             error = np.abs(np.asarray(found.values, np.float64) - exact).max()
@@ -166,7 +175,16 @@ def test_float32_is_accurate_or_says_unresolved(cond):
             extreme(matrix, method="gram", throw=True)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (9, 4), (4, 9)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((1, 1), "float64"),
+        ((9, 4), "float64"),
+        ((4, 9), "float64"),
+        ((4, 9), "float32"),
+    ],
+    indirect=["dtype"],
+)
 def test_every_shape_and_both_kinds_of_operator(shape, dtype):
     rng = np.random.default_rng(1)
     left = jnp.asarray(rng.standard_normal((shape[0], 9)), dtype)
@@ -193,18 +211,19 @@ def test_vectors(dtype):
     rng = np.random.default_rng(2)
     matrix = jnp.asarray(prescribed(rng, SHAPES["linear"](6, 10.0), 6, 9), dtype)
     tolerance = 100 * float(jnp.finfo(dtype).eps)
-    full = spectrum(matrix, method="svd", vectors=True)
-    rebuilt = (full.left * full.values[None, :]) @ full.right.T
-    np.testing.assert_allclose(rebuilt, matrix, atol=tolerance)
+    full, dense = spectrum(matrix, method="svd", vectors=True), np.asarray(matrix)
+    left, values, right = map(np.asarray, (full.left, full.values, full.right))
+    np.testing.assert_allclose((left * values) @ right.T, dense, atol=tolerance)
     for given_as, name in ((matrix, "left"), (matrix.T, "right")):
         found = spectrum(given_as, vectors=True)
-        short = getattr(found, name)
-        gram = short @ jnp.diag(found.values**2) @ short.T
-        np.testing.assert_allclose(gram, matrix @ matrix.T, atol=tolerance)
+        short, values = np.asarray(getattr(found, name)), np.asarray(found.values)
+        gram = (short * values**2) @ short.T
+        np.testing.assert_allclose(gram, dense @ dense.T, atol=tolerance)
     assert spectrum(matrix, vectors=True).right is None
     square = symmetric(matrix[:, :6])
     found = spectrum(square, vectors=True)
-    residual = square.matrix @ found.left - found.left * found.values[None, :]
+    left, values = np.asarray(found.left), np.asarray(found.values)
+    residual = np.asarray(square.matrix) @ left - left * values
     np.testing.assert_allclose(residual, np.zeros((6, 6)), atol=tolerance)
 
 

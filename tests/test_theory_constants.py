@@ -6,10 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _cases import exact_covariance
 
 import jaxrelu as jr
 from jaxrelu import theory
 from jaxrelu.activations import LeakyReLU, ReLU, Softplus
+
+
+def sphere(seed, n, d):
+    """Rows uniform on the sphere, by NumPy."""
+    x = np.random.default_rng(seed).standard_normal((n, d))
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize(
@@ -23,13 +30,13 @@ from jaxrelu.activations import LeakyReLU, ReLU, Softplus
 )
 def test_instance_constants(activation, mu, variance, b1, b2, float64):
     act = jr.activations.activation(activation)
-    x = np.asarray(jr.data.sphere(jax.random.key(0), 4, 6))
+    x = sphere(0, 4, 6)
     case = theory.instance(act, jnp.asarray(x))
     found = [case.mu, case.variance, case.B1, case.B2]
     np.testing.assert_allclose(found, [mu, variance, b1, b2], rtol=1e-6)
     norm = np.linalg.norm(x, 2)
     square = np.linalg.eigvalsh((x @ x.T) ** 2)[0]
-    lam = np.linalg.eigvalsh(np.asarray(jr.neural_covariance(act, x)))[0]
+    lam = np.linalg.eigvalsh(exact_covariance(activation, x))[0]
     np.testing.assert_allclose(case.norm.value, norm)
     np.testing.assert_allclose(case.khatri_rao_min.value, square)
     np.testing.assert_allclose(case.covariance_min.value, lam)
@@ -39,12 +46,10 @@ def test_instance_constants(activation, mu, variance, b1, b2, float64):
 
 
 def test_error_of_the_smallest_eigenvalue_covers_float32():
-    x = np.asarray(jr.data.sphere(jax.random.key(3), 30, 10), np.float32)
+    x = sphere(3, 30, 10).astype(np.float32)
     for act in (ReLU(), Softplus()):
         rough = theory.covariance_smallest(act, jnp.asarray(x))
-        with jax.enable_x64(True):
-            fine = theory.covariance_smallest(act, jnp.asarray(x, float)).value
-            fine = float(fine)
+        fine = np.linalg.eigvalsh(exact_covariance(act.name, x.astype(float)))[0]
         assert rough.value.dtype == jnp.float32
         assert abs(float(rough.value) - fine) <= float(rough.error) < 0.02
 
@@ -92,7 +97,7 @@ def test_half_circle(float64):
 
 def test_separation_bound_is_below_and_loose(float64):
     for seed in range(5):
-        x = jr.data.sphere(jax.random.key(seed), 20, 3)
+        x = jnp.asarray(sphere(seed, 20, 3))
         delta = jr.data.separation(x)
         lam = theory.covariance_smallest(ReLU(), x).value
         assert theory.separation_eigenvalue(20, delta) < lam
@@ -107,36 +112,33 @@ def test_basis_and_bisectors(float64):
 # ------------------------------------------------------------------ sphere asymptotics
 
 
-def measured(activation, n, d, draws=3):
-    act = jr.activations.activation(activation)
-    cases = [
-        theory.instance(act, jr.data.sphere(jax.random.key(seed), n, d))
-        for seed in range(draws)
-    ]
-    mean = lambda pick: np.mean([float(pick(c)) for c in cases])
-    return (
-        mean(lambda c: c.norm),
-        mean(lambda c: c.khatri_rao_min),
-        mean(lambda c: c.covariance_min),
-        mean(lambda c: c.kappa),
-    )
+def draws(n, d):
+    return [jnp.asarray(sphere(seed, n, d)) for seed in range(3)]
+
+
+def covariance_of_relu(n, d):
+    found = [theory.covariance_smallest(ReLU(), x).value for x in draws(n, d)]
+    return np.mean(found)
 
 
 @pytest.mark.parametrize(("n", "d"), [(120, 30), (160, 20)])
 def test_sphere_asymptotics(n, d, float64):
-    norm, tensor, _, kappa = measured("softplus", n, d)
+    norms = np.array([theory.spectral_norm(x).value for x in draws(n, d)])
+    tensors = np.array([theory.khatri_rao_smallest(x).value for x in draws(n, d)])
+    norm, tensor = norms.mean(), tensors.mean()
+    kappa = math.sqrt(d / n) * np.mean(norms / tensors)
     theory_says = theory.sphere_asymptotics(Softplus(), n, d)
     np.testing.assert_allclose(norm, theory_says.norm, rtol=0.1)
     slack = 0.1 if n / d**2 < 0.2 else 0.35  # the edge moves by d^(-4/3)
     np.testing.assert_allclose(tensor, theory_says.khatri_rao_min, rtol=slack)
     np.testing.assert_allclose(kappa, theory_says.kappa, rtol=slack)
-    *_, lam, _ = measured("relu", n, d)
+    lam = covariance_of_relu(n, d)
     relu = theory.sphere_asymptotics(ReLU(), n, d)
     np.testing.assert_allclose(lam, relu.covariance_min, rtol=0.1)
 
 
 def test_sphere_asymptotics_are_low_near_the_square(float64):
-    *_, lam, _ = measured("relu", 40, 40)
+    lam = covariance_of_relu(40, 40)
     ratio = theory.sphere_asymptotics(ReLU(), 40, 40).covariance_min / lam
     assert 0.75 < ratio < 0.92
 

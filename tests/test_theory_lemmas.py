@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from _cases import exact_covariance
+from scipy import special, stats
 
 import jaxrelu as jr
 from jaxrelu import theory
@@ -39,8 +40,11 @@ def rows(rng, n, d, batch=()):
 # ------------------------------------------------------------ norms and Lipschitz
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 2), (3, 4, 3)], ids=str)
-@pytest.mark.parametrize("activation", SMOOTH)
+@pytest.mark.parametrize(
+    ("activation", "shape"),
+    [*((name, (1, 1, 2)) for name in SMOOTH), ("gelu", (3, 4, 3))],
+    ids=str,
+)
 def test_norm_and_lipschitz_bounds_hold_and_are_reached(activation, shape, float64):
     n, k, d = shape
     batch, rng = 300, np.random.default_rng(7)
@@ -78,8 +82,10 @@ def test_norm_and_lipschitz_bounds_hold_and_are_reached(activation, shape, float
 
 
 def test_bounds_keep_dtype_and_trace(dtype):
-    x = jnp.asarray(rows(np.random.default_rng(0), 3, 4), dtype)
-    net = jr.Shallow.init(jax.random.key(0), d=4, k=6, activation="gelu", dtype=dtype)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rows(rng, 3, 4).astype(dtype))
+    inner, outer = rng.standard_normal((6, 4)), np.repeat([1, -1], 3) / 6**0.5
+    net = network(inner.astype(dtype), outer.astype(dtype), "gelu")
 
     def bounds(net, x):
         return [
@@ -102,7 +108,7 @@ def test_bounds_keep_dtype_and_trace(dtype):
 
 
 def test_lipschitz_bound_is_infinite_for_a_kink(float64):
-    net = jr.Shallow.init(jax.random.key(0), d=3, k=4)
+    net = network(np.ones((4, 3)), np.ones(4), "relu")
     assert math.isinf(theory.jacobian_lipschitz_bound(net, jnp.eye(3)))
 
 
@@ -245,20 +251,19 @@ def test_smallest_singular_value_at_initialisation(
     activation, expected, chernoff, float64
 ):
     """Minimum over draws relative to ‖v‖√λ, n = 50, d = 20."""
-    x = jr.data.sphere(jax.random.key(1), 50, 20)
-    lam = theory.covariance_smallest(jr.activations.activation(activation), x).value
+    rng = np.random.default_rng(1)
+    x = rows(rng, 50, 20)
+    act = jr.activations.activation(activation)
+    lam = theory.covariance_smallest(act, jnp.asarray(x)).value
+    slope = {"relu": lambda z: z > 0, "softplus": special.expit}[activation]
     for k, ratio in expected.items():
-
-        @jax.jit
-        @functools.partial(jax.vmap, in_axes=(0, None))
-        def smallest(key, x, k=k):
-            net = jr.Shallow.init(key, d=20, k=k, activation=activation)
-            gram = jr.jacobian(net, x).gram()
-            return jnp.sqrt(jnp.linalg.eigvalsh(gram)[0])
-
-        values = smallest(jax.random.split(jax.random.key(2), 50), x)
-        np.testing.assert_allclose(values.min() / jnp.sqrt(lam), ratio, atol=0.08)
-    net = jr.Shallow.init(jax.random.key(0), d=20, k=100, activation=activation)
+        z = x @ rng.standard_normal((50, 20, k))
+        slopes = slope(z).astype(float)
+        grams = slopes @ slopes.mT / k * (x @ x.T)  # JJ', ‖v‖ = 1
+        smallest = np.sqrt(np.linalg.eigvalsh(grams)[:, 0]).min()
+        np.testing.assert_allclose(smallest / np.sqrt(lam), ratio, atol=0.08)
+    net = network(np.ones((100, 20)), np.repeat([1, -1], 50) / 10, activation)
+    x = jnp.asarray(x)
     start = theory.initial_jacobian(net, x, lam)
     np.testing.assert_allclose(start.required_width, chernoff, rtol=0.25)
     np.testing.assert_allclose(start.effective_width, 100, rtol=1e-12)
@@ -267,7 +272,7 @@ def test_smallest_singular_value_at_initialisation(
 def test_initial_jacobian_failures_are_rarer_than_promised(float64):
     """Orthonormal rows and ReLU: JJ' is diagonal, active fractions are binomial."""
     n, k = 2, 40
-    net = jr.Shallow.init(jax.random.key(0), d=2, k=k)
+    net = network(np.ones((k, 2)), np.repeat([1, -1], 20) / k**0.5, "relu")
     for t in (0.3, 0.5, 0.8):
         bound = theory.initial_jacobian(net, jnp.eye(2), 0.5, fraction=t)
         np.testing.assert_allclose(bound.sigma_min, math.sqrt((1 - t) / 2))
@@ -284,16 +289,19 @@ def test_initial_jacobian_failures_are_rarer_than_promised(float64):
 # --------------------------------------------------------------- Hermite lower bound
 
 
+# of one size: the programs of one test serve the others
+TWELVE = rows(np.random.default_rng(5), 12, 6)
+
+
 @pytest.mark.parametrize("activation", ["relu", "softplus", "tanh"])
 def test_hermite_bounds_lie_below(activation, float64):
-    act = jr.activations.activation(activation)
-    x = jr.data.sphere(jax.random.key(0), 12, 6)
+    act, x = jr.activations.activation(activation), jnp.asarray(TWELVE)
     lam = theory.covariance_smallest(act, x)
-    sigma = np.asarray(jr.neural_covariance(act, x))
+    sigma = exact_covariance(activation, TWELVE)
     np.testing.assert_allclose(lam.value, np.linalg.eigvalsh(sigma)[0], rtol=1e-9)
     squares = np.asarray(jr.activations.hermite_coefficients(act, 3, 1).value) ** 2
     for order, square in enumerate(squares):
-        term = square * np.asarray(x @ x.T) ** (order + 1)
+        term = square * (TWELVE @ TWELVE.T) ** (order + 1)
         assert np.linalg.eigvalsh(sigma - term)[0] > -1e-12
         bound = theory.hermite_lower_bound(act, x, order)
         assert bound <= lam.value + lam.error
@@ -303,8 +311,8 @@ def test_hermite_bounds_lie_below(activation, float64):
 
 def test_hermite_bound_is_an_equality_for_the_quadratic(float64):
     act = jr.activations.Quadratic()
-    x = jr.data.sphere(jax.random.key(3), 8, 5)
-    expected = np.linalg.eigvalsh(np.asarray(x @ x.T) ** 2)[0]
+    x = jnp.asarray(TWELVE)
+    expected = np.linalg.eigvalsh((TWELVE @ TWELVE.T) ** 2)[0]
     np.testing.assert_allclose(theory.hermite_lower_bound(act, x), expected, rtol=1e-9)
     np.testing.assert_allclose(
         theory.covariance_smallest(act, x).value, expected, rtol=1e-9
@@ -312,7 +320,7 @@ def test_hermite_bound_is_an_equality_for_the_quadratic(float64):
 
 
 def test_hermite_bound_of_order_one_is_empty_for_even_slopes(float64):
-    x = jr.data.sphere(jax.random.key(4), 4, 6)
+    x = jnp.asarray(TWELVE[:4])
     for name in ("tanh", "sigmoid", "erf"):
         act = jr.activations.activation(name)
         assert theory.hermite_lower_bound(act, x) == 0
@@ -321,7 +329,7 @@ def test_hermite_bound_of_order_one_is_empty_for_even_slopes(float64):
 
 
 def test_covariance_stays_positive_beyond_the_rank_limit(float64):
-    x = jr.data.sphere(jax.random.key(5), 60, 8)
+    x = jnp.asarray(rows(np.random.default_rng(0), 60, 8))
     assert theory.khatri_rao_smallest(x).value == 0
     assert theory.hermite_lower_bound(ReLU(), x) == 0
     lam = theory.covariance_smallest(ReLU(), x)
@@ -329,13 +337,13 @@ def test_covariance_stays_positive_beyond_the_rank_limit(float64):
 
 
 def test_khatri_rao_smallest_is_a_singular_value(float64):
-    x = np.asarray(jr.data.sphere(jax.random.key(6), 9, 4))
+    x = TWELVE
     for power in (1, 2, 3):
         tall = x
         for _ in range(power - 1):
-            tall = (tall[:, :, None] * x[:, None, :]).reshape(9, -1)
+            tall = (tall[:, :, None] * x[:, None, :]).reshape(12, -1)
         sigma = np.linalg.svd(tall, compute_uv=False)
-        expected = sigma[-1] ** 2 if tall.shape[1] >= 9 else 0.0
+        expected = sigma[-1] ** 2 if tall.shape[1] >= 12 else 0.0
         found = theory.khatri_rao_smallest(jnp.asarray(x), power)
         assert abs(float(found.value) - expected) <= float(found.error) + 1e-13
     assert found.value > 1e-4
@@ -349,24 +357,24 @@ def test_khatri_rao_smallest_is_a_singular_value(float64):
 )
 def test_initial_outputs(activation, expected, float64):
     n, d, draws = 40, 10, 400
-    x = jr.data.sphere(jax.random.key(0), n, d)
+    rng = np.random.default_rng(0)
+    x, outer = jnp.asarray(rows(rng, n, d)), np.repeat([1, -1], 25) / 50**0.5
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(0, None))
-    def norms(key, x):
-        net = jr.Shallow.init(key, d=d, k=50, activation=activation)
-        return jnp.linalg.norm(net(x))
+    def norms(inner, x):
+        return jnp.linalg.norm(network(inner, outer, activation)(x))
 
-    found = norms(jax.random.split(jax.random.key(1), draws), x)
-    rms = jnp.sqrt(jnp.mean(found**2) / n)
-    net = jr.Shallow.init(jax.random.key(0), d=d, k=50, activation=activation)
+    found = np.asarray(norms(rng.standard_normal((draws, 50, d)), x))
+    rms = np.sqrt(np.mean(found**2) / n)
+    net = network(np.ones((50, d)), outer, activation)
     predicted = theory.initial_output_rms(net.activation, net.outer)
     np.testing.assert_allclose(predicted, expected, atol=5e-5)
     np.testing.assert_allclose(rms, predicted, rtol=0.06)  # 3 σ of 400 draws
     for delta in (0.1, 0.3):
         bound, failure = theory.initial_output_bound(net, x, delta)
         assert 0.1 < failure < 1
-        assert np.mean(np.asarray(found > bound)) <= failure
+        assert np.mean(found > np.asarray(bound)) <= failure
     np.testing.assert_allclose(bound, (expected + 0.3) * math.sqrt(n), rtol=1e-3)
     norm = np.linalg.norm(np.asarray(x), 2)
     np.testing.assert_allclose(failure, np.exp(-0.09 * n / (2 * norm**2)), rtol=1e-9)

@@ -91,17 +91,27 @@ def common_ones(
         msg = f"k is {k}; float32 accumulation counts exactly below 2**24 = 16777216."
         raise ValueError(msg)
 
-    def int8(p, q):
-        return _product(p, q, jnp.dtype("int8"), jnp.dtype("int32"))
+    cpu = "int8" if _cpu_multiplies_int8() else "popcount"
+    return _counts(one, two, method, cpu)
 
-    if method == "popcount":
-        return _popcount(one, two)
-    if method == "int8":
-        return int8(one, two)
-    if method == "bfloat16":
-        return _product(one, two, jnp.dtype(jnp.bfloat16), jnp.dtype("float32"))
-    cpu = int8 if _cpu_multiplies_int8() else _popcount
-    return jax.lax.platform_dependent(one, two, cpu=cpu, default=int8)
+
+def _int8(one: Bool[Array, "n k"], two: Bool[Array, "q k"]) -> Int[Array, "n q"]:
+    return _product(one, two, jnp.dtype("int8"), jnp.dtype("int32"))
+
+
+def _bfloat16(one: Bool[Array, "n k"], two: Bool[Array, "q k"]) -> Int[Array, "n q"]:
+    return _product(one, two, jnp.dtype(jnp.bfloat16), jnp.dtype("float32"))
+
+
+_WAYS = {"popcount": _popcount, "int8": _int8, "bfloat16": _bfloat16}
+
+
+@functools.partial(jax.jit, static_argnames=("method", "cpu"))
+def _counts(one: Array, two: Array, method: str, cpu: str) -> Array:
+    """One program for a call from Python, not one for every step of it."""
+    if method in _WAYS:
+        return _WAYS[method](one, two)
+    return jax.lax.platform_dependent(one, two, cpu=_WAYS[cpu], default=_int8)
 
 
 @functools.cache

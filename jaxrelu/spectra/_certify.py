@@ -209,10 +209,10 @@ def _first_definite(matrix, shifts):
     def advance(carry):
         return carry[0] + 1, definite(carry[0] + 1)
 
-    zero = jnp.asarray(0, jnp.int32)
+    # the first attempt is the loop's, too: one factorisation in the program
     index, proved = jax.lax.while_loop(
         lambda carry: ~carry[1] & (carry[0] < count - 1),
         advance,
-        (zero, definite(zero)),
+        (jnp.asarray(-1, jnp.int32), jnp.asarray(False)),
     )
     return shifts[index], proved

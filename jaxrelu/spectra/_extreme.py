@@ -337,10 +337,11 @@ def _traced_ends(matrix, positive, key, tolerance, max_steps):
         reach, factor = carry
         return ~jnp.isfinite(factor[-1, -1]) & jnp.isfinite(reach)
 
+    # the first factorisation is the loop's, too: one copy of it in the program
     reach, factor = jax.lax.while_loop(
         broke,
         lambda carry: (8 * carry[0], factorise(8 * carry[0])),
-        (reach, factorise(reach)),
+        (reach / 8, jnp.full_like(matrix, jnp.nan)),
     )
 
     def inverse(v):

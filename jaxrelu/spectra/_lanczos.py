@@ -148,6 +148,15 @@ def has_converged(
     return done & small(low, low_residual) if both else done
 
 
+def _no_ends(dtype: jnp.dtype) -> tuple[Array, Array, Array, Array]:
+    """Ends that have not converged: the loop's body does the first steps, too.
+
+    A call before the loop would trace and compile the steps a second time.
+    """
+    zero, infinite = jnp.zeros((), dtype), jnp.full((), jnp.inf, dtype)
+    return zero, infinite, zero, infinite
+
+
 def lanczos_ends(
     product: Product,
     start: Float[Array, " n"],
@@ -183,7 +192,7 @@ def lanczos_ends(
         values, residuals, _ = ritz(space)
         return space, (values[0], residuals[0], values[-1], residuals[-1])
 
-    first = advance((start_lanczos(start, size), None))
+    first = start_lanczos(start, size), _no_ends(start.dtype)
     space, ends = jax.lax.while_loop(unfinished, advance, first)
     return *ends, space.steps
 
@@ -277,6 +286,6 @@ def bidiagonal_ends(
         values, residuals, _ = singular_ritz(space)
         return space, (values[-1], residuals[-1], values[0], residuals[0])
 
-    first = advance((start_bidiagonal(start, spare, size), None))
+    first = start_bidiagonal(start, spare, size), _no_ends(start.dtype)
     space, ends = jax.lax.while_loop(unfinished, advance, first)
     return *ends, space.steps
