@@ -31,13 +31,15 @@ def kernel_by_quadrature(w, v):
     return p * q / mp.pi * mp.quad(inside, [theta - mp.pi / 2, mp.pi / 2])
 
 
-def loss(w, a, v, b):
+def loss(w, a, v, b, among=frozenset()):
+    """F, or those of its terms in which all the neurons ``among`` stand."""
     rows, weights = w + v, [*a, *(-t for t in b)]
     total = mp.mpf(0)
     for i, row in enumerate(rows):
-        total += weights[i] ** 2 * mp.fdot(row, row) / 4
+        if among <= {i}:
+            total += weights[i] ** 2 * mp.fdot(row, row) / 4
         total += weights[i] * mp.fsum(
-            weights[j] * kernel(row, rows[j]) for j in range(i)
+            weights[j] * kernel(row, rows[j]) for j in range(i) if among <= {i, j}
         )
     return total
 
@@ -52,12 +54,16 @@ class Oracle:
             self.a = [mp.mpf(float(t)) for t in a]
             self.b = [mp.mpf(float(t)) for t in b]
 
-    def at(self, *moves):
+    def at(self, *moves, among=frozenset()):
         """F with some entries of W moved by (i, a, step)."""
         w = [list(row) for row in self.w]
         for i, c, step in moves:
             w[i][c] += step
-        return loss(w, self.a, self.v, self.b)
+        return loss(w, self.a, self.v, self.b, among)
+
+    def change(self, *moves):
+        """`at` up to terms without some moved neuron, which no mixed difference has."""
+        return self.at(*moves, among={i for i, _, _ in moves})
 
     def value(self):
         with mp.workdps(DIGITS):
@@ -69,7 +75,7 @@ class Oracle:
         with mp.workdps(DIGITS):
             for i in range(n):
                 for c in range(d):
-                    up, down = self.at((i, c, STEP)), self.at((i, c, -STEP))
+                    up, down = self.change((i, c, STEP)), self.change((i, c, -STEP))
                     out[i, c] = float((up - down) / (2 * STEP))
         return out
 
@@ -80,7 +86,7 @@ class Oracle:
         with mp.workdps(DIGITS):
             for s, one in enumerate(places):
                 for t, two in enumerate(places[: s + 1]):
-                    corner = lambda x, y, one=one, two=two: self.at(
+                    corner = lambda x, y, one=one, two=two: self.change(
                         (*one, x * STEP), (*two, y * STEP)
                     )
                     twist = corner(1, 1) - corner(1, -1) - corner(-1, 1)

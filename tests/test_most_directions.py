@@ -9,6 +9,7 @@ import jax.random as jrandom
 import mpmath
 import numpy as np
 import pytest
+from _draws import normal
 
 import jaxrelu as jr
 from jaxrelu import landscape as ls
@@ -34,8 +35,9 @@ def curvature(F, W, direction):
 def reference(W, displacement, k, copies):
     """Left and right side by automatic differentiation and sums over loops."""
     d = W.shape[1]
+    W, displacement = np.asarray(W), np.asarray(displacement)
     lhs = curvature(loss_of(k, d), W + displacement, displacement)
-    sums = np.asarray(displacement).reshape(k, copies, d).sum(1)
+    sums = displacement.reshape(k, copies, d).sum(1)
     rhs = 0.25 * (sum(sums) @ sum(sums) + (1 - 2 / np.pi) * (sums**2).sum())
     return lhs, rhs, sums
 
@@ -53,75 +55,75 @@ def second_order(sums, k):
 # ------------------------------------------------------------ the inequality itself
 
 
-@pytest.mark.parametrize(("k", "d", "copies"), [(2, 3, 2), (3, 3, 1)])
+@pytest.mark.parametrize(("k", "d", "copies"), [(3, 4, 2), (3, 3, 1)])
 def test_both_sides_and_the_identity(k, d, copies, float64, getkey):
     F = loss_of(k, d)
     minimum = balanced(F, copies)
-    direction = jrandom.normal(getkey(), minimum.shape)
-    scales = jnp.asarray([1e-1, 1e-2, 1e-3, 1e-4])
-    found = jax.vmap(
-        lambda t: ls.most_directions_inequality(F, minimum, t * direction)
-    )(scales)
+    direction = normal(getkey(), minimum.shape)
+    scales = np.asarray([1e-1, 1e-2, 1e-3, 1e-4])
+    each = [ls.most_directions_inequality(F, minimum, t * direction) for t in scales]
     for i, t in enumerate(scales[:2]):
         lhs, rhs, sums = reference(minimum, t * direction, k, copies)
-        assert float(found.lhs[i]) == pytest.approx(float(lhs), rel=1e-11)
-        assert float(found.rhs[i]) == pytest.approx(float(rhs), rel=1e-12)
+        assert float(each[i].lhs) == pytest.approx(float(lhs), rel=1e-11)
+        assert float(each[i].rhs) == pytest.approx(float(rhs), rel=1e-12)
         expected = second_order(np.asarray(sums), k)
-        assert float(found.second_order[i]) == pytest.approx(expected, rel=1e-12)
+        assert float(each[i].second_order) == pytest.approx(expected, rel=1e-12)
     # third order, not 2.5: the remainder over the cube of the distance settles
-    order = np.asarray(found.remainder / found.distance**3)
-    distances = np.asarray(found.distance)
+    distances = np.array([float(found.distance) for found in each])
+    order = np.array([float(found.remainder) for found in each]) / distances**3
     assert (np.abs(order - order[3])[1:3] < 2 * distances[1:3]).all()
     assert 1e-3 < abs(order[3]) < 1
 
 
 def test_second_order_does_not_depend_on_the_shares(float64, getkey):
     """Remark 11, and a rotated teacher in the order of its rotation."""
-    rotation, _ = jnp.linalg.qr(jrandom.normal(getkey(), (4, 4)))
+    rotation, _ = np.linalg.qr(normal(getkey(), (4, 4)))
     F = jr.PopulationLoss(rotation[:3])
     partition = [2, 0, 1, 0, 2, 0]
-    displacement = 1e-5 * jrandom.normal(getkey(), (6, 4))
+    displacement = 1e-5 * normal(getkey(), (6, 4))
     found = []
     for alphas in ([0.3, 0.2, 1.0, 0.5, 0.7, 0.3], [0.5, 0.6, 1.0, 0.3, 0.5, 0.1]):
         minimum = ls.global_minimum(F.teacher, partition, jnp.asarray(alphas))
         found.append(ls.most_directions_inequality(F, minimum, displacement))
     assert float(found[0].second_order) == float(found[1].second_order)
     sums = np.zeros((3, 4))
-    np.add.at(sums, partition, np.asarray(displacement @ rotation.T))
+    np.add.at(sums, partition, displacement @ rotation.T)
     assert float(found[0].second_order) == pytest.approx(second_order(sums, 3))
     for one in found:
-        assert abs(float(one.remainder / one.second_order)) < 1e-2
+        assert abs(float(one.remainder) / float(one.second_order)) < 1e-2
 
 
 def test_skew_sums_are_the_only_equality(float64, getkey):
     F = loss_of(3)
     minimum = balanced(F, 2)
-    skew = jrandom.normal(getkey(), (3, 3))
+    skew = normal(getkey(), (3, 3))
     skew = 1e-4 * (skew - skew.T)
-    move = jnp.repeat(skew, 2, axis=0) / 2
+    move = np.repeat(skew, 2, axis=0) / 2
     found = ls.most_directions_inequality(F, minimum, move)
     assert float(found.second_order) < 1e-20
     assert abs(float(found.slack)) < 3 * float(found.distance) ** 3
-    off = ls.most_directions_inequality(F, minimum, move.at[0, 0].add(1e-4))
+    move[0, 0] += 1e-4
+    off = ls.most_directions_inequality(F, minimum, move)
     assert float(off.second_order) == pytest.approx(1e-8 / (2 * np.pi))
 
 
 def test_example_one(float64, getkey):
     """Constants of one-point convexity: single, together (m times), cancelling (0)."""
     F, key = loss_of(3), getkey()
-    single = 1e-6 * jrandom.normal(key, (3, 3))
+    single = 1e-6 * normal(key, (3, 3))
     one = ls.most_directions_inequality(F, balanced(F, 1), single)
-    total = np.asarray(single).sum(0)
+    total = single.sum(0)
     stated = 0.25 - 1 / (2 * np.pi)
-    stated += total @ total / (4 * (np.asarray(single) ** 2).sum())
+    stated += total @ total / (4 * (single**2).sum())
     assert float(one.promised_curvature) == pytest.approx(stated, rel=1e-12)
     assert float(one.curvature) >= stated - 1e-5
     minimum = balanced(F, 2)
-    together = ls.most_directions_inequality(F, minimum, jnp.repeat(single, 2, axis=0))
+    together = ls.most_directions_inequality(F, minimum, np.repeat(single, 2, axis=0))
     assert float(together.promised_curvature) == pytest.approx(2 * stated, rel=1e-12)
     assert float(together.curvature) == pytest.approx(2 * float(one.curvature), 1e-4)
     move = ls.sample_displacement(key, F, minimum, 1e-6, cancelling=True)
-    np.testing.assert_allclose(move.reshape(3, 2, 3).sum(1), 0, atol=1e-21)
+    sums = np.asarray(move).reshape(3, 2, 3).sum(1)
+    np.testing.assert_allclose(sums, 0, atol=1e-21)
     cancel = ls.most_directions_inequality(F, minimum, move)
     assert abs(float(cancel.promised_curvature)) < 1e-15
     assert abs(float(cancel.curvature)) < 1e-5
@@ -129,8 +131,8 @@ def test_example_one(float64, getkey):
 
 def test_lemma_25(dtype, getkey):
     for k, d in ((2, 2), (3, 5)):
-        rows = jrandom.normal(getkey(), (k, d), dtype)
-        lhs, rhs = ls.transposed_product_bound(rows)
+        rows = normal(getkey(), (k, d), dtype)
+        lhs, rhs = ls.transposed_product_bound(jnp.asarray(rows))
         u = np.asarray(rows, np.float64)
         pairs = list(itertools.permutations(range(k), 2))
         left = sum(u[i, j] * u[j, i] for i, j in pairs)
@@ -139,15 +141,15 @@ def test_lemma_25(dtype, getkey):
         assert float(rhs) == pytest.approx(right, rel=1e-5)
         slack = 0.5 * sum((u[i, j] + u[j, i]) ** 2 for i, j in pairs)
         slack += (u[:, k:] ** 2).sum()
-        assert float(lhs - rhs) == pytest.approx(slack, rel=1e-5)
+        assert float(lhs) - float(rhs) == pytest.approx(slack, rel=1e-5)
     skew = jnp.asarray([[1.0, 2.0], [-2.0, 3.0]], dtype)
-    assert float(jnp.subtract(*ls.transposed_product_bound(skew))) == 0.0
+    assert np.subtract(*ls.transposed_product_bound(skew)) == 0.0
 
 
 # ------------------------------------------------------------------ Conjecture 12
 
 
-@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("copies", [1, 2])
 def test_published_digits_of_the_counterexample(copies, float64):
     F = loss_of(2)
     example = ls.conjecture_counterexample(0.1, copies=copies)
@@ -156,7 +158,8 @@ def test_published_digits_of_the_counterexample(copies, float64):
         assert float(value.lhs) == pytest.approx(0.006318264535748902, rel=1e-12)
         assert float(value.rhs) == pytest.approx(0.006816901138162095, rel=1e-13)
     near = ls.Neighbourhood(example.minimum, 0.1 / copies, orthogonal=True)
-    assert bool(near.contains(example.minimum + example.displacement))
+    moved = np.asarray(example.minimum) + np.asarray(example.displacement)
+    assert bool(near.contains(jnp.asarray(moved)))
 
 
 def test_counterexample_in_closed_form(float64):
@@ -176,10 +179,11 @@ def test_counterexample_in_closed_form(float64):
             slack = lhs - s**2 * (1 - 1 / mpmath.pi)
         assert float(example.slack) == pytest.approx(float(slack), rel=1e-9)
         assert float(example.slack) < 0
-    size = float(jnp.sum(example.displacement**2)) ** 1.5
+    size = np.sum(np.asarray(example.displacement) ** 2) ** 1.5
     assert float(example.slack) / size == pytest.approx(-0.22508, rel=1e-4)
     F = loss_of(2)
-    line = lambda t: F(example.minimum + (t / 1e-6) * example.displacement)
+    start, move = np.asarray(example.minimum), np.asarray(example.displacement)
+    line = lambda t: F(start + (t / 1e-6) * move)
     assert float(line(0.2)) == pytest.approx(float(loss(0.2)), rel=1e-14)
     for t, sign in ((0.4533, -1), (0.4535, 1)):
         assert np.sign(float(ls.conjecture_counterexample(t).slack)) == sign
@@ -206,14 +210,15 @@ def test_search_finds_violations(copies, least, orthogonal, float64, getkey):
         F, minimum, 0.01, getkey(), orthogonal=orthogonal, num_starts=6, num_steps=150
     )
     assert bool(worst.violated)
-    assert bool(near.contains(minimum + worst.displacement))
+    moved = np.asarray(minimum) + np.asarray(worst.displacement)
+    assert bool(near.contains(jnp.asarray(moved)))
     assert float(worst.inequality.distance) == pytest.approx(0.01)
     assert float(worst.margin) == pytest.approx(float(worst.inequality.slack), rel=1e-9)
     checked, rhs, _ = reference(minimum, worst.displacement, 2, copies)
-    assert float(checked - rhs) == pytest.approx(float(worst.margin), rel=1e-6)
+    assert float(checked) - rhs == pytest.approx(float(worst.margin), rel=1e-6)
     ratio = float(worst.margin) / 0.01**3
     assert ratio == pytest.approx(least, rel=0.05)
-    assert (worst.margins >= worst.margin).all()
+    assert (np.asarray(worst.margins) >= np.asarray(worst.margin)).all()
     # the family of the counterexample is among what was searched
     example = ls.conjecture_counterexample(0.01 * np.sqrt(copies / 2), copies=copies)
     assert float(worst.margin) < 0.98 * float(example.slack)
@@ -238,12 +243,13 @@ def test_weaker_inequalities_survive_the_search(float64, getkey):
 def test_rounding_is_no_violation(float64, getkey):
     """In single precision, against double: cancelling directions, small and large."""
     F = loss_of(2)
-    minimum = jnp.asarray([[0.3, 0], [0.7, 0], [0, 0.9], [0, 0.1]], jnp.float32)
-    minimum = minimum.at[1].set(1 - minimum[0]).at[3].set(1 - minimum[2])
-    minimum = minimum * F.teacher.inner.astype(jnp.float32)[jnp.asarray([0, 0, 1, 1])]
-    half = jrandom.normal(getkey(), (30, 2, 2), jnp.float32)
-    moves = jnp.stack([half, -half], axis=2).reshape(30, 4, 2)
-    moves *= jnp.logspace(-6, -2, 30, dtype=jnp.float32)[:, None, None]
+    minimum = np.asarray([[0.3, 0], [0.7, 0], [0, 0.9], [0, 0.1]], np.float32)
+    minimum[1], minimum[3] = 1 - minimum[0], 1 - minimum[2]
+    minimum *= np.asarray(F.teacher.inner, np.float32)[[0, 0, 1, 1]]
+    minimum = jnp.asarray(minimum)
+    half = normal(getkey(), (30, 2, 2), np.float32)
+    moves = np.stack([half, -half], axis=2).reshape(30, 4, 2)
+    moves *= np.logspace(-6, -2, 30, dtype=np.float32)[:, None, None]
 
     @jax.jit
     def both(moves):
@@ -284,7 +290,7 @@ def test_table_one(k, copies, gaussian, adversarial, float64, getkey):
     assert gaussian / 2.5 < float(found.smallest) < 4 * gaussian
     bad = ls.slack_statistic(F, minimum, getkey(), num_samples=400, cancelling=True)
     assert adversarial / 2.5 < float(bad.smallest) < 4 * adversarial
-    assert float(jnp.max(bad.values)) < 0.1
+    assert np.max(bad.values) < 0.1
 
 
 def test_slack_without_the_table(float64, getkey):
@@ -307,24 +313,24 @@ def test_slack_without_the_table(float64, getkey):
     ("dtype", "orthogonal"), [("float32", True), ("float64", False)], indirect=["dtype"]
 )
 def test_neighbourhoods(orthogonal, dtype, getkey):
-    minimum = jrandom.normal(getkey(), (3, 3), dtype)
+    minimum = jnp.asarray(normal(getkey(), (3, 3), dtype))
     near = ls.Neighbourhood(minimum, 0.1, orthogonal=orthogonal)
 
     @jax.jit
-    def sampled(near, keys):
+    def sampled(near, keys, outside):
         samples = jax.vmap(lambda key: near.sample(key))(keys)
-        outside = near.minimum + 0.3 * jax.random.normal(keys[0], (3, 3), dtype)
-        candidates = jnp.concatenate([samples, jnp.stack([outside, 1.01 * minimum])])
-        inside = jax.vmap(lambda W: near.contains(W))(candidates)
-        nearest = near.project(outside)
-        same = near.project(samples[0])
-        return samples, outside, nearest, same, inside, near.contains(nearest)
+        both = jnp.stack([outside, samples[0]])
+        nearest = jax.vmap(lambda W: near.project(W))(both)
+        others = jnp.stack([nearest[0], outside, 1.01 * near.minimum])
+        candidates = jnp.concatenate([samples, others])
+        return samples, nearest, jax.vmap(lambda W: near.contains(W))(candidates)
 
     keys = jrandom.split(getkey(), 3000)
-    samples, outside, nearest, same, inside, kept = sampled(near, keys)
+    outside = np.asarray(minimum) + dtype.type(0.3) * normal(getkey(), (3, 3), dtype)
+    samples, (nearest, same), inside = map(np.asarray, sampled(near, keys, outside))
     assert samples.dtype == dtype
+    # the samples, and the projection
     assert inside[:-2].all()
-    assert bool(kept)
     assert not bool(inside[-2])
     # moving along a neuron is not orthogonal
     assert bool(inside[-1]) is not orthogonal
@@ -351,8 +357,8 @@ def test_bad_input_is_refused(float64):
         ls.most_directions_inequality(F, W, W)
     F = loss_of(2)
     with pytest.raises(ValueError, match="displacement is"):
-        ls.most_directions_inequality(F, jnp.eye(2), jnp.ones((1, 2)))
-    for wrong in (jnp.ones((3, 2)), 2 * jnp.eye(2), jnp.eye(3, 2)):
+        ls.most_directions_inequality(F, np.eye(2), np.ones((1, 2)))
+    for wrong in (np.ones((3, 2)), 2 * np.eye(2), np.eye(3, 2)):
         with pytest.raises(ValueError, match="minimum is"):
             ls.most_directions_inequality(F, wrong, wrong)
         with pytest.raises(ValueError, match="minimum is"):
@@ -361,11 +367,11 @@ def test_bad_input_is_refused(float64):
             ls.worst_direction(F, wrong, 0.1, jrandom.key(0))
     for radius in (-0.1, 0.0, 1.0):
         with pytest.raises(ValueError, match="radius is"):
-            ls.worst_direction(F, jnp.eye(2), radius, jrandom.key(0))
+            ls.worst_direction(F, np.eye(2), radius, jrandom.key(0))
     with pytest.raises(ValueError, match="num_samples is 1"):
-        ls.slack_statistic(F, jnp.eye(2), jrandom.key(0), num_samples=1)
+        ls.slack_statistic(F, np.eye(2), jrandom.key(0), num_samples=1)
     with pytest.raises(ValueError, match="deviation"):
-        ls.slack_statistic(F, jnp.eye(2), jrandom.key(0), deviation=0.0)
+        ls.slack_statistic(F, np.eye(2), jrandom.key(0), deviation=0.0)
     with pytest.raises(ValueError, match="d is 1"):
         ls.Neighbourhood(jnp.ones((1, 1)), 0.1)
     with pytest.raises(ValueError, match="d >= k"):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import pytest
+from _draws import normal
 from _population_oracle import Oracle
 from test_population import degenerate
 
@@ -59,8 +60,8 @@ def test_hessian_at_degenerate_angles(backwards, axes, dtype):
 
 def test_blocks_are_expectations(float64, getkey):
     """h_2 = E[1{wx > 0} 1{vx > 0} xxᵀ], h_1 = E[δ(wx) relu(vx) xxᵀ]."""
-    w, v = jax.random.normal(getkey(), (2, 3))
-    x = np.asarray(jax.random.normal(getkey(), (200_000, 3)))
+    w, v = normal(getkey(), (2, 3))
+    x = normal(getkey(), (200_000, 3))
 
     def close(samples, exact):
         error = samples.std(axis=0) / math.sqrt(len(samples))
@@ -68,13 +69,13 @@ def test_blocks_are_expectations(float64, getkey):
 
     outer = x[:, :, None] * x[:, None, :]
     both = np.asarray((x @ w > 0) & (x @ v > 0), float)
-    F = jr.PopulationLoss(jr.Shallow(v[None], jnp.ones(1)))
-    pair = jr.hessian(F, jnp.stack([w, v])).blocks()
+    F = jr.PopulationLoss(jnp.asarray(v[None]))
+    pair = np.asarray(jr.hessian(F, np.stack([w, v])).blocks())
     close(both[:, None, None] * outer, pair[0, :, 1, :])
     size = float(np.linalg.norm(w))
     on = x - np.outer(x @ w, w) / size**2  # on the plane wx = 0
     values = np.maximum(on @ v, 0) / (math.sqrt(2 * math.pi) * size)
-    exact = -jr.hessian(F, w[None]).own_blocks()[0]
+    exact = -np.asarray(jr.hessian(F, w[None]).own_blocks())[0]
     close(values[:, None, None] * (on[:, :, None] * on[:, None, :]), exact)
 
 
@@ -96,18 +97,18 @@ def eigenvalues_at_the_teacher(k, d):
     return np.sort(np.concatenate([np.full(m, value) for value, m in pairs]))[::-1]
 
 
-@pytest.mark.parametrize(("k", "d"), [(3, 3), (5, 5), (4, 7)])
+@pytest.mark.parametrize(("k", "d"), [(3, 3), (5, 5), (5, 7)])
 def test_spectrum_at_the_teacher(k, d, dtype):
     F = jr.PopulationLoss(jr.Shallow.orthonormal(k, d, dtype))
     H = jr.hessian(F, F.teacher)
     found = spectrum(H)
     assert found.kind == "eigenvalues"
     off = np.abs(np.asarray(found.values, float) - eigenvalues_at_the_teacher(k, d))
-    assert np.all(off <= found.error + 4 * jnp.finfo(dtype).eps)
+    assert np.all(off <= np.asarray(found.error) + 4 * jnp.finfo(dtype).eps)
     assert [int(c) for c in found.inertia()] == [0, 0, k * d]
     whole = hessian_spectrum(F, F.teacher)
     off = np.abs(np.asarray(whole.expand(), float) - eigenvalues_at_the_teacher(k, d))
-    assert off.max() <= whole.error.max()
+    assert off.max() <= np.max(whole.error)
 
 
 def test_split_teachers_have_one_spectrum_and_known_nullity(dtype):
@@ -118,7 +119,8 @@ def test_split_teachers_have_one_spectrum_and_known_nullity(dtype):
         W = np.asarray(F.teacher.inner)
         W = np.concatenate([W[1:], ratio * W[:1], (1 - ratio) * W[:1]]).astype(dtype)
         H = jr.hessian(F, W)
-        assert np.abs(H.own_blocks()).max() <= 4 * jnp.finfo(dtype).eps
+        own = np.asarray(H.own_blocks())
+        assert np.abs(own).max() <= 4 * jnp.finfo(dtype).eps
         found = spectrum(H)
         counts = [int(c) for c in found.inertia()]
         assert counts == [0, d, k * d]
@@ -142,24 +144,23 @@ def test_negative_curvature_beside_split_teachers(ratio, float64):
 
 
 def test_diagonal_blocks(dtype, getkey):
-    k, d, n = 3, 6, 4
-    F = jr.PopulationLoss(
-        jr.Shallow.init(getkey(), d=d, k=k, outer="ones", dtype=dtype)
-    )
-    W = jax.random.normal(getkey(), (n, d), dtype)
-    a = jax.random.normal(getkey(), (n,), dtype)
-    H = jr.hessian(F, jr.Shallow(W, a))
+    k, d, n = 3, 4, 4
+    F = jr.PopulationLoss(jnp.asarray(normal(getkey(), (k, d), dtype)))
+    W, a = normal(getkey(), (n, d), dtype), normal(getkey(), (n,), dtype)
+    H = jr.hessian(F, jr.Shallow(jnp.asarray(W), jnp.asarray(a)))
     own, blocks = np.asarray(H.own_blocks()), np.asarray(H.blocks())
+    traces = np.asarray(H.traces)
     eps = float(jnp.finfo(dtype).eps) * max(1, float(np.abs(own).max()))
     for i in range(n):
-        half = np.asarray(a[i]) ** 2 / 2 * np.eye(d)
+        half = a[i] ** 2 / 2 * np.eye(d)
         np.testing.assert_allclose(blocks[i, :, i], own[i] + half, atol=8 * eps)
-        assert np.abs(own[i] @ np.asarray(W[i])).max() <= 32 * eps
-        np.testing.assert_allclose(np.trace(own[i]) / d, H.traces[i], atol=16 * eps)
+        assert np.abs(own[i] @ W[i]).max() <= 32 * eps
+        np.testing.assert_allclose(np.trace(own[i]) / d, traces[i], atol=16 * eps)
     assert H.shape == (n * d, n * d)
     assert lx.is_symmetric(H)
     assert H.gram_terms == n * d
-    np.testing.assert_array_equal(H.rmv(W.reshape(-1)), H.mv(W.reshape(-1)))
+    u = jnp.asarray(W.reshape(-1))
+    np.testing.assert_array_equal(H.rmv(u), H.mv(u))
 
 
 @pytest.mark.parametrize(
@@ -168,21 +169,20 @@ def test_diagonal_blocks(dtype, getkey):
 def test_dimensions_beyond_the_span(turned, dtype, getkey):
     n, k, d, rank = 4, 2, 9, 3
     inner = np.zeros((n + k, d))
-    inner[:, :rank] = np.asarray(jax.random.normal(getkey(), (n + k, rank)))
+    inner[:, :rank] = normal(getkey(), (n + k, rank))
     if turned:
-        inner = inner @ np.linalg.qr(jax.random.normal(getkey(), (d, d)))[0]
-    inner = jnp.asarray(inner, dtype)
-    outer = jax.random.normal(getkey(), (n + k,), dtype)
-    F = jr.PopulationLoss(jr.Shallow(inner[n:], outer[n:]))
-    student = jr.Shallow(inner[:n], outer[:n])
+        inner = inner @ np.linalg.qr(normal(getkey(), (d, d)))[0]
+    inner, outer = inner.astype(dtype), normal(getkey(), (n + k,), dtype)
+    F = jr.PopulationLoss(jr.Shallow(jnp.asarray(inner[n:]), jnp.asarray(outer[n:])))
+    student = jr.Shallow(jnp.asarray(inner[:n]), jnp.asarray(outer[:n]))
     H = jr.hessian(F, student)
     dense = spectrum(H)
     whole = hessian_spectrum(F, student)
     assert whole.total == n * d
     assert whole.multiplicities.count(d - rank) == n
     off = np.abs(np.asarray(whole.expand()) - np.asarray(dense.values))
-    assert off.max() <= whole.error.max()
-    assert whole.error.max() < 1e4 * jnp.finfo(dtype).eps
+    assert off.max() <= np.max(whole.error)
+    assert np.max(whole.error) < 1e4 * jnp.finfo(dtype).eps
     assert whole.inertia(1e-3) == tuple(int(c) for c in dense.inertia(1e-3))
     if not turned:
         matrix = np.asarray(H.blocks())
@@ -194,7 +194,7 @@ def test_dimensions_beyond_the_span(turned, dtype, getkey):
 
 def test_full_span_and_traced_weights(float64, getkey):
     F = jr.PopulationLoss(jr.Shallow.orthonormal(3))
-    W = jax.random.normal(getkey(), (2, 3))
+    W = normal(getkey(), (2, 3))
     whole = hessian_spectrum(F, W)
     assert set(whole.labels) == {"span"}
     dense = spectrum(jr.hessian(F, W))
@@ -202,19 +202,19 @@ def test_full_span_and_traced_weights(float64, getkey):
     with pytest.raises(ValueError, match="weights are traced"):
         jax.jit(lambda w: hessian_spectrum(F, w).values)(W)
     with pytest.raises(ValueError, match="neuron 1 is zero"):
-        hessian_spectrum(F, W.at[1].set(0))
+        hessian_spectrum(F, W * np.array([[1], [0]]))
 
 
 def test_both_ends_of_an_indefinite_hessian(dtype, getkey):
-    F = jr.PopulationLoss(jr.Shallow.orthonormal(4, 6, dtype))
-    H = jr.hessian(F, jax.random.normal(getkey(), (5, 6), dtype) / 5)
+    F = jr.PopulationLoss(jr.Shallow.orthonormal(5, 7, dtype))
+    H = jr.hessian(F, normal(getkey(), (5, 7), dtype) / 5)
     values = np.linalg.eigvalsh(np.asarray(H.as_matrix(), float))
     assert values[0] < -0.05 < 0 < values[-1]
     for method in ("gram", "matrix-free")[dtype == "float32" :]:
         ends = extreme(H, method=method)
         assert ends.kind == "eigenvalues"
         for end, true in ((ends.smallest, values[0]), (ends.largest, values[-1])):
-            assert abs(float(end.value) - true) <= end.error
+            assert abs(float(end.value) - true) <= float(end.error)
             assert bool(end.result == jr.RESULTS.successful)
     found = spectrum(H)
     counts = [int(c) for c in found.inertia()]
@@ -228,19 +228,21 @@ def test_both_ends_of_an_indefinite_hessian(dtype, getkey):
 
 
 def test_products_in_blocks_of_rows(float64, getkey, monkeypatch):
-    F = jr.PopulationLoss(jr.Shallow.orthonormal(3, 5))
-    W = jax.random.normal(getkey(), (7, 5)).at[2].set(jnp.eye(5)[1] * 2)
-    u = jax.random.normal(getkey(), (35,))
-    monkeypatch.setattr(module, "_BLOCK", 100)  # two rows at once
+    F = jr.PopulationLoss(jr.Shallow.orthonormal(3))
+    W, u = normal(getkey(), (3, 3)), normal(getkey(), (9,))
+    W[2] = 2 * np.eye(3)[1]
+    monkeypatch.setattr(module, "_BLOCK", 36)  # two rows at once
+    module._product.clear_cache()  # compiled for other blocks
     H = jr.hessian(F, W)
-    got = H.mv(u)
-    np.testing.assert_allclose(got, H.as_matrix() @ u, atol=1e-14)
+    got = H.mv(jnp.asarray(u))
+    module._product.clear_cache()
+    np.testing.assert_allclose(got, np.asarray(H.as_matrix()) @ u, atol=1e-14)
 
 
 def test_memory(float64, getkey, monkeypatch):
     n, d = 16, 16
     F = jr.PopulationLoss(jr.Shallow.orthonormal(n))
-    H = jr.hessian(F, jax.random.normal(getkey(), (n, d)))
+    H = jr.hessian(F, normal(getkey(), (n, d)))
     plan = module._dense.lower(H).compile().memory_analysis()
     assert plan.output_size_in_bytes == 8 * (n * d) ** 2
     assert 0 < plan.temp_size_in_bytes < plan.output_size_in_bytes / 2
@@ -248,13 +250,14 @@ def test_memory(float64, getkey, monkeypatch):
     monkeypatch.setenv("JAXRELU_MEMORY_LIMIT", str(needed))
     with pytest.raises(jr.MemoryRefusedError, match=f"{needed:,}"):
         H.as_matrix()
-    assert H.mv(jnp.ones(n * d)).shape == (n * d,)
+    assert H.mv(jnp.asarray(np.ones(n * d))).shape == (n * d,)
 
 
 @pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 def test_stacked_students(dtype, getkey):
     F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 3, dtype))
-    W = jax.random.normal(getkey(), (3, 2, 3), dtype).at[1, 0].set(0)
+    W = normal(getkey(), (3, 2, 3), dtype)
+    W[1, 0] = 0
     both = jax.jit(
         jax.vmap(
             lambda w: (jr.hessian(F, w).as_matrix(), jr.hessian(F, w).zero_neurons)
@@ -262,6 +265,7 @@ def test_stacked_students(dtype, getkey):
     )
     matrices, zero = both(W)
     assert zero.tolist() == [[False, False], [True, False], [False, False]]
+    matrices = np.asarray(matrices)
     for w, matrix in zip(W[::2], matrices[::2], strict=True):
         exact = jr.hessian(F, w).as_matrix()
         np.testing.assert_allclose(matrix, exact, atol=50 * jnp.finfo(dtype).eps)
@@ -281,13 +285,16 @@ def test_what_has_no_closed_form_is_refused(getkey):
 
 
 def test_matrix_inside_a_program(getkey, float64):
-    W = jax.random.normal(getkey(), (3, 4), float64)
-    W = W.at[1].set(2 * W[0])
-    F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 4))
+    W = normal(getkey(), (3, 3))
+    W[1] = 2 * W[0]
+    W = jnp.asarray(W)
+    F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 3))
     outside = jr.hessian(F, W).as_matrix()
     inside = jax.jit(lambda F, W: jr.hessian(F, W).as_matrix())(F, W)
     np.testing.assert_allclose(inside, outside, rtol=0, atol=1e-15)
-    many = jax.vmap(lambda W: jr.hessian(F, W).as_matrix())(W[None])
+    many = np.asarray(
+        jax.jit(jax.vmap(lambda W: jr.hessian(F, W).as_matrix()))(np.asarray(W)[None])
+    )
     np.testing.assert_allclose(many[0], outside, rtol=0, atol=1e-15)
 
 

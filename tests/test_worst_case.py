@@ -2,11 +2,12 @@
 
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jrandom
 import numpy as np
 import pytest
+from _draws import normal
 
 import jaxrelu as jr
 from jaxrelu import RESULTS, landscape as ls
@@ -22,12 +23,13 @@ def valley(w):
 
 
 def test_ascent_finds_the_worst_point_of_a_product(dtype):
-    centre, radius = jnp.array([2.0, 0.5], dtype), 0.3
+    centre, radius = jnp.asarray([2.0, 0.5], dtype), 0.3
     found = jr.dominance(scalar_product, centre, radius, gap=scalar_product)
     norm = math.sqrt(4.25)
     exact = 1 / (2 * (norm - radius) ** 2)
     assert float(found.found) == pytest.approx(exact, rel=2e-3)
-    assert float(found.found.value - found.found.error) <= exact * (1 + 1e-6)
+    least = float(found.found.value) - float(found.found.error)
+    assert least <= exact * (1 + 1e-6)
     nearest = np.asarray(centre) * (1 - radius / norm)
     assert np.abs(np.asarray(found.witness) - nearest).max() < 0.05
     assert found.found.value.dtype == dtype
@@ -44,9 +46,10 @@ def test_ascent_finds_the_worst_point_of_a_product(dtype):
 
 def test_ratio_blows_up_between_singular_factors(float64):
     """P* = diag(1, 0), W₁ = W₂ = diag(1, t): the ratio is 1/(4t²), without bound."""
-    loss = jr.SquaredLoss(jr.data.Dataset(jnp.eye(2), jnp.diag(jnp.array([1.0, 0.0]))))
+    targets = jnp.asarray(np.diag([1.0, 0.0]))
+    loss = jr.SquaredLoss(jr.data.Dataset(jnp.asarray(np.eye(2)), targets))
     for t in (0.1, 0.01):
-        layer = jnp.diag(jnp.array([1.0, t]))
+        layer = jnp.asarray(np.diag([1.0, t]))
         net = jr.LinearNetwork((layer, layer))
         report = jr.dominance(loss, net, 0.9 * t, num_steps=100)
         assert float(report.centre) == pytest.approx(1 / (4 * t * t), rel=1e-12)
@@ -63,20 +66,24 @@ def test_ratio_blows_up_between_singular_factors(float64):
     assert float(plain.found) == pytest.approx(2.0, rel=1e-5)
 
 
+class Quadratic(eqx.Module):
+    """A module, so that two of them share their programs."""
+
+    matrix: jax.Array
+
+    def __call__(self, x):
+        return x @ self.matrix @ x / 2
+
+
 def quadratic(spectrum, basis):
-    matrix = basis @ jnp.diag(spectrum) @ basis.T
-
-    def f(x):
-        return x @ matrix @ x / 2
-
-    return f
+    return Quadratic(jnp.asarray(basis @ np.diag(spectrum) @ basis.T))
 
 
 def test_quadratics_with_known_spectra(float64, getkey):
     """Every constant is known and holds at every point; a kernel of dimension 2."""
-    spectrum = jnp.array([0.0, 0.0, 0.5, 1.0, 3.0])
-    basis = jnp.linalg.qr(jrandom.normal(getkey(), (5, 5)))[0]
-    f, centre = quadratic(spectrum, basis), jnp.zeros(5)
+    spectrum = np.array([0.0, 0.0, 0.5, 1.0, 3.0])
+    basis = np.linalg.qr(normal(getkey(), (5, 5)))[0]
+    f, centre = quadratic(spectrum, basis), jnp.asarray(np.zeros(5))
     report = jr.dominance(f, centre, 0.7, key=getkey(), gap=f, num_starts=4)
     for estimate in (report.found, report.asymptotic):
         assert float(estimate) == pytest.approx(1.0, rel=1e-6)
@@ -98,19 +105,20 @@ def test_quadratics_with_known_spectra(float64, getkey):
     assert float(flat.asymptotic) == 0
     assert abs(float(flat.found)) < 1e-9
     steep = quadratic(spectrum + 0.25, basis)
-    x = jrandom.normal(getkey(), (5,))
-    report = jr.one_point_convexity(steep, x, centre, radius=0.7)
-    assert float(report.quotient) == pytest.approx(2 * float(steep(x)) / float(x @ x))
+    x = normal(getkey(), 5)
+    report = jr.one_point_convexity(steep, jnp.asarray(x), centre, radius=0.7)
+    quotient = x @ np.asarray(steep.matrix) @ x / (x @ x)
+    assert float(report.quotient) == pytest.approx(quotient)
     for estimate in (report.found, report.asymptotic):
         assert float(estimate) == pytest.approx(0.25, rel=1e-6)
 
 
 def lin2():
     """The page's instance: f* = 5/3 > 0, a minimiser with layers of full rank."""
-    inputs = jnp.array([[1.0, 0, 2], [0, 1, -1]]).T
-    targets = jnp.array([[2.0, 1, 1], [0, 1, 3]]).T
-    first = jnp.array([[1.0, 1], [0, 2]])
-    last = jnp.array([[4 / 3, 0], [4 / 3, -0.5]])
+    inputs = jnp.asarray(np.array([[1.0, 0, 2], [0, 1, -1]]).T)
+    targets = jnp.asarray(np.array([[2.0, 1, 1], [0, 1, 3]]).T)
+    first = jnp.asarray(np.array([[1.0, 1], [0, 2]]))
+    last = jnp.asarray(np.array([[4 / 3, 0], [4 / 3, -0.5]]))
     loss = jr.SquaredLoss(jr.data.Dataset(inputs, targets))
     return loss, jr.LinearNetwork((first, last))
 
@@ -129,12 +137,8 @@ def by_numpy(loss, weights):
 def test_linear_network_from_both_sides(float64, getkey):
     loss, net = lin2()
     assert float(loss(net)) == pytest.approx(5 / 3)
-    dense = jax.hessian(lambda w: loss(jr.LinearNetwork(w)))(net.weights)
-    dense = np.asarray(
-        jnp.concatenate(
-            [jnp.concatenate([h.reshape(4, 4) for h in row], 1) for row in dense]
-        )
-    )
+    dense = jax.jit(jax.hessian(lambda w: loss(jr.LinearNetwork(w))))(net.weights)
+    dense = np.block([[np.asarray(h).reshape(4, 4) for h in row] for row in dense])
     values = np.linalg.eigvalsh(dense)
     limit = 1 / (2 * values[values > 1e-9].min())
     reports = [
@@ -161,14 +165,12 @@ def test_linear_network_from_both_sides(float64, getkey):
     assert found == sorted(found)
     # no point of thousands is worse than the certificate, few come near the witness
     report = reports[-1]
-    moves = np.asarray(jrandom.normal(getkey(), (4000, 8)))
+    moves = normal(getkey(), (4000, 8))
     moves = moves * (0.3 / np.linalg.norm(moves, axis=1))[:, None]
     ratios = []
+    centre = [np.asarray(w) for w in net.weights]
     for move in moves:
-        weights = [
-            np.asarray(w) + m.reshape(2, 2)
-            for w, m in zip(net.weights, (move[:4], move[4:]), strict=True)
-        ]
+        weights = [w + m for w, m in zip(centre, move.reshape(2, 2, 2), strict=True)]
         gap, square = by_numpy(loss, weights)
         ratios.append(gap / square)
     assert max(ratios) < float(report.certified)
@@ -205,10 +207,10 @@ def test_least_squares_refusals_and_scaling(float64):
 
 def leaky_instance(slope=0.25):
     """The page's NL2, rows as samples: zero loss, no pre-activation at 0."""
-    inputs = jnp.array([[2.0, 1], [0, 1]]).T
-    targets = jnp.array([[1.0, -1], [2, 1]]).T
-    first = jnp.array([[1 / 2, -5 / 2], [3 / 8, 13 / 8]])
-    last = jnp.array([[22.0, -4], [26, 16]]) / 19
+    inputs = jnp.asarray(np.array([[2.0, 1], [0, 1]]).T)
+    targets = jnp.asarray(np.array([[1.0, -1], [2, 1]]).T)
+    first = jnp.asarray(np.array([[1 / 2, -5 / 2], [3 / 8, 13 / 8]]))
+    last = jnp.asarray(np.array([[22.0, -4], [26, 16]]) / 19)
     net = jr.Shallow(first, last, jr.activations.LeakyReLU(slope))
     return jr.SquaredLoss(jr.data.Dataset(inputs, targets)), net
 
@@ -238,8 +240,7 @@ def test_leaky_network_cone(float64, getkey):
 
 def test_jacobian_lipschitz_holds(float64, getkey):
     """Against the Jacobian itself at pairs of points; attained by two linear layers."""
-    inputs = jrandom.normal(getkey(), (3, 2))
-    shapes = [(2, 2), (2, 2), (2, 2)]
+    inputs = jnp.asarray(normal(getkey(), (3, 2)))
 
     def linear(weights):
         return jr.LinearNetwork(weights)
@@ -251,12 +252,10 @@ def test_jacobian_lipschitz_holds(float64, getkey):
         return jr.Shallow(weights[0], weights[1], "tanh")
 
     for build, depth in ((linear, 2), (linear, 3), (residual, 3), (smooth, 2)):
-        keys = jrandom.split(getkey(), depth)
-        start = tuple(
-            jrandom.normal(k, s) for k, s in zip(keys, shapes[:depth], strict=True)
-        )
+        start = normal(getkey(), (depth, 2, 2))
         if build is smooth:  # large outer weights: the second derivative decides
-            start = (start[0], 20 * start[1])
+            start[1] *= 20
+        start = tuple(jnp.asarray(w) for w in start)
         radius = 0.5
         where = both if build is smooth else None
         constant = ls.jacobian_lipschitz(build(start), inputs, radius, where)
@@ -277,25 +276,24 @@ def test_jacobian_lipschitz_holds(float64, getkey):
 
             return jax.vmap(one)(moves)
 
-        moves = jrandom.normal(getkey(), (500, 1, 4 * depth))
-        moves *= radius / jnp.linalg.norm(moves, axis=2, keepdims=True)
-        worst = float(jnp.max(quotients(start, moves)))
+        moves = normal(getkey(), (500, 1, 4 * depth))
+        moves *= radius / np.linalg.norm(moves, axis=2, keepdims=True)
+        worst = np.max(quotients(start, moves))
         assert worst <= constant, build.__name__
         if (build, depth) == (linear, 2):
             assert worst > 0.6 * constant
-            _, _, right = jnp.linalg.svd(inputs)
-            top = jnp.outer(jnp.ones(2) / math.sqrt(2), right[0])
-            move = jnp.concatenate([radius * top.ravel(), jnp.zeros(4)])[None, None]
-            attained = float(quotients(start, move)[0])
+            _, _, right = np.linalg.svd(inputs)
+            top = np.outer(np.ones(2) / math.sqrt(2), right[0])
+            moves[0, 0] = np.concatenate([radius * top.ravel(), np.zeros(4)])
+            attained = np.asarray(quotients(start, moves))[0]
             np.testing.assert_allclose(attained, constant, rtol=1e-8)
 
 
 def test_jacobian_lipschitz_of_one_layer(float64, getkey):
     """Inner weights alone, by pairs of Jacobians; the outer ones alone: linear."""
-    inputs = jrandom.normal(getkey(), (3, 2))
-    net = jr.Shallow(
-        jrandom.normal(getkey(), (4, 2)), 5 * jrandom.normal(getkey(), (2, 4)), "tanh"
-    )
+    inputs = jnp.asarray(normal(getkey(), (3, 2)))
+    inner, outer = normal(getkey(), (4, 2)), 5 * normal(getkey(), (2, 4))
+    net = jr.Shallow(jnp.asarray(inner), jnp.asarray(outer), "tanh")
     radius = 0.3
     dense = jax.jit(
         jax.vmap(
@@ -304,10 +302,12 @@ def test_jacobian_lipschitz_of_one_layer(float64, getkey):
             )(net.inner + move).reshape(6, 8)
         )
     )
-    moves = jrandom.normal(getkey(), (2000, 4, 2))
-    moves *= radius / jnp.linalg.norm(moves, axis=(1, 2), keepdims=True)
-    change = dense(moves) - dense(jnp.zeros((1, 4, 2)))
-    worst = float(jnp.max(jnp.linalg.norm(change, 2, axis=(1, 2)))) / radius
+    moves = normal(getkey(), (2000, 4, 2))
+    moves *= radius / np.linalg.norm(moves, axis=(1, 2), keepdims=True)
+    moves[0] = 0
+    every = np.asarray(dense(moves))
+    change = every[1:] - every[:1]
+    worst = np.max(np.linalg.norm(change, 2, axis=(1, 2))) / radius
     inner = ls.jacobian_lipschitz(net, inputs, radius, lambda n: n.inner)
     assert 0.02 * inner < worst <= inner
     assert inner < ls.jacobian_lipschitz(net, inputs, radius, both)
@@ -316,8 +316,9 @@ def test_jacobian_lipschitz_of_one_layer(float64, getkey):
 
 def test_nothing_is_proved_without_curvature(float64):
     """Two layers of 0, targets of 0: a minimiser whose Hessian is 0, no cone at all."""
-    loss = jr.SquaredLoss(jr.data.Dataset(jnp.eye(2), jnp.zeros((2, 2))))
-    net = jr.LinearNetwork((jnp.zeros((2, 2)), jnp.zeros((2, 2))))
+    nothing = jnp.asarray(np.zeros((2, 2)))
+    loss = jr.SquaredLoss(jr.data.Dataset(jnp.asarray(np.eye(2)), nothing))
+    net = jr.LinearNetwork((nothing, nothing))
     cone = jr.regularity(loss, net, 0.1, num_steps=10)
     assert float(cone.lower) == -math.inf
     assert float(cone.asymptotic.error) == math.inf
@@ -332,21 +333,28 @@ def test_nothing_is_proved_without_curvature(float64):
 def test_population_loss(float64, getkey):
     """n = k: strongly convex near the teacher; n = k + 1: minimisers not isolated."""
     F = jr.PopulationLoss(jr.Shallow.orthonormal(2, 2))
-    centre = jnp.eye(2)
+    centre = np.eye(2)
     constant = 0.25 - 1 / (2 * math.pi)
     convex = jr.one_point_convexity(
-        F, centre + 0.1, centre, radius=0.01, key=getkey(), num_starts=4
+        F,
+        jnp.asarray(centre + 0.1),
+        jnp.asarray(centre),
+        radius=0.01,
+        key=getkey(),
+        num_starts=4,
     )
     assert float(convex.asymptotic) == pytest.approx(constant, rel=1e-12)
     assert 0 < float(convex.certified) < float(convex.found) < constant * (1 + 1e-9)
-    move = 0.1 * jnp.ones((2, 2))
-    quotient = jnp.sum(F.gradient(centre + 0.1) * move) / jnp.sum(move**2)
-    assert float(convex.quotient) == pytest.approx(float(quotient), rel=1e-12)
+    move = 0.1 * np.ones((2, 2))
+    slope = np.asarray(F.gradient(centre + 0.1))
+    quotient = np.sum(slope * move) / np.sum(move**2)
+    assert float(convex.quotient) == pytest.approx(quotient, rel=1e-12)
+    centre = jnp.asarray(centre)
     report = jr.dominance(F, centre, 0.01, key=getkey(), num_starts=4)
     assert float(report.asymptotic) == pytest.approx(1 / (2 * constant), rel=1e-12)
     assert float(report.lower) < float(report.certified)
     witness = report.witness
-    ratio = float(F(witness)) / float(jnp.sum(F.gradient(witness) ** 2))
+    ratio = float(F(witness)) / np.sum(np.asarray(F.gradient(witness)) ** 2)
     assert float(report.found) == pytest.approx(ratio, rel=1e-9)
     assert float(report.found.error) < 1e-6
     # beyond the reach of the Lipschitz constant nothing is certified

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jrandom
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxrelu._checks import check_size
@@ -131,7 +132,8 @@ class Shallow(AbstractNetwork):
             msg = f"d is {d} and k is {k}; expected d >= k for orthonormal neurons."
             raise ValueError(msg)
         dtype = jnp.zeros((), dtype if dtype is not None else float).dtype
-        return cls(jnp.eye(k, d, dtype=dtype), jnp.ones((k,), dtype))
+        # NumPy: nothing to compile for every size
+        return cls(jnp.asarray(np.eye(k, d), dtype), jnp.asarray(np.ones(k), dtype))
 
     @property
     def in_size(self) -> int:

@@ -72,9 +72,7 @@ class PopulationLoss(eqx.Module):
     @property
     def has_orthonormal_teacher(self) -> Bool[Array, ""]:
         r"""Whether $VV^\top = I$ up to $64\epsilon$ in every entry, and $b = 1$."""
-        v, b = _arrays(self.teacher)
-        gap = jnp.abs(matmul(v, v.T) - jnp.eye(len(v), dtype=v.dtype))
-        return jnp.all(gap <= 64 * jnp.finfo(v.dtype).eps) & jnp.all(b == 1)
+        return _is_orthonormal(*_arrays(self.teacher))
 
     def student(self, student: Any) -> Shallow:
         """The student as a network, checked against the teacher."""
@@ -196,7 +194,9 @@ def as_shallow(network: Any, name: str) -> Shallow:
             raise TypeError(msg)
         inner = as_floating(network, name)
         check_rank(inner, 2, name, "(neurons, d)")
-        network = Shallow(inner, jnp.ones(inner.shape[:1], inner.dtype))
+        # NumPy: nothing to compile for every size
+        ones = jnp.asarray(np.ones(inner.shape[:1]), inner.dtype)
+        network = Shallow(inner, ones)
     if not isinstance(network.activation, ReLU):
         msg = (
             f"{name} has activation {network.activation.name!r}; expected 'relu': the "
@@ -216,6 +216,12 @@ def as_shallow(network: Any, name: str) -> Shallow:
 
 def _arrays(network: Shallow) -> tuple[Array, Array]:
     return network.inner, network.outer
+
+
+@jax.jit
+def _is_orthonormal(v: Array, b: Array) -> Array:
+    gap = jnp.abs(matmul(v, v.T) - jnp.eye(len(v), dtype=v.dtype))
+    return jnp.all(gap <= 64 * jnp.finfo(v.dtype).eps) & jnp.all(b == 1)
 
 
 @jax.jit

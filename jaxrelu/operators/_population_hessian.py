@@ -128,7 +128,7 @@ class PopulationHessian(AbstractSymmetricOperator):
         $M_{ij} = a_i a_j (\pi - \theta_{ij})/2\pi$. Every dimension beyond the span of
         the neurons adds the eigenvalues of $M$ once more.
         """
-        return self.gates + jnp.diag(self.traces)
+        return _reduced(self.gates, self.traces)
 
 
 def population_hessian(objective: PopulationLoss, student: Any) -> PopulationHessian:
@@ -165,7 +165,7 @@ def _parts(w: Array, a: Array, v: Array, b: Array) -> tuple[Array, ...]:
     low, high = jnp.minimum(minus, plus), jnp.maximum(minus, plus)  # |q|, |p|
     # the terms that this drops are smaller than any rounding
     apart = low > jnp.sqrt(jnp.finfo(w.dtype).tiny)
-    apart = apart.at[jnp.arange(n), jnp.arange(n)].set(False)
+    apart &= ~jnp.eye(n, len(rows), dtype=bool)
     low = jnp.where(apart, low, 0)
     narrow = 2 * jnp.arctan2(low, high)
     delta = jnp.where(sides > 0, math.pi - narrow, narrow)
@@ -187,6 +187,11 @@ def _parts(w: Array, a: Array, v: Array, b: Array) -> tuple[Array, ...]:
         jnp.sum(scale * sin, axis=1),
         zero_neurons,
     )
+
+
+@jax.jit
+def _reduced(gates: Array, traces: Array) -> Array:
+    return gates + jnp.diag(traces)
 
 
 @jax.jit

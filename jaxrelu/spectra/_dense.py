@@ -64,8 +64,7 @@ class Spectrum(eqx.Module):
 
     def rank(self, tolerance: float | None = None) -> Int[Array, "..."]:
         """Number of values whose modulus exceeds ``tolerance`` (default: the field)."""
-        bound = self.tolerance[..., None] if tolerance is None else tolerance
-        return jnp.sum(jnp.abs(self.values) > bound, axis=-1)
+        return _beyond(self.values, self.tolerance, tolerance)
 
     def inertia(
         self, tolerance: float | None = None
@@ -85,10 +84,7 @@ class Spectrum(eqx.Module):
                 "lx.TaggedLinearOperator(operator, lx.symmetric_tag)."
             )
             raise ValueError(msg)
-        bound = self.tolerance[..., None] if tolerance is None else tolerance
-        negative = jnp.sum(self.values < -bound, axis=-1)
-        zero = jnp.sum(jnp.abs(self.values) <= bound, axis=-1)
-        return negative, zero, jnp.sum(self.values > bound, axis=-1)
+        return _signs(self.values, self.tolerance, tolerance)
 
     def __repr__(self) -> str:
         if not is_concrete(self.values) or self.values.ndim != 1:
@@ -393,6 +389,22 @@ def _bounded(values: Array, terms: int | None, dtype: jnp.dtype) -> tuple:
         tolerance = jnp.sqrt(tolerance)
     values, error = rounded_to(dtype, values, error)
     return values, error, tolerance.astype(dtype), unresolved(values, error)
+
+
+@jax.jit
+def _beyond(values: Array, own: Array, tolerance: Any) -> Array:
+    """Number of values of modulus above a tolerance, `own` if it is None."""
+    bound = own[..., None] if tolerance is None else tolerance
+    return jnp.sum(jnp.abs(values) > bound, axis=-1)
+
+
+@jax.jit
+def _signs(values: Array, own: Array, tolerance: Any) -> tuple[Array, Array, Array]:
+    """Numbers of values below, within and above a tolerance, `own` if it is None."""
+    bound = own[..., None] if tolerance is None else tolerance
+    negative = jnp.sum(values < -bound, axis=-1)
+    zero = jnp.sum(jnp.abs(values) <= bound, axis=-1)
+    return negative, zero, jnp.sum(values > bound, axis=-1)
 
 
 def _by_svd(operator: lx.AbstractLinearOperator, vectors: bool) -> Spectrum:

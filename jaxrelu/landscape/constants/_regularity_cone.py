@@ -13,6 +13,7 @@ nearest minimiser it is one (`project_to_minimizers`, $\kappa = \sigma_{\min}^+$
 Re-derived: the constants of arXiv 1710.06910 are not confirmed.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -127,8 +128,22 @@ def regularity_cone(
     """
     _check_open(epsilon, EPSILON_LIMIT, "epsilon")
     _check_open(gamma, 1.0, "gamma")
-    smallest, largest, valid = _curvatures(objective, network)
-    kappa = _kappa(kappa, angle, smallest)
+    curvatures = _curvatures(objective, network)
+    kappa = _kappa(kappa, angle, curvatures[0])
+    return _cone(objective, network, curvatures, kappa, epsilon, gamma)
+
+
+@eqx.filter_jit
+def _cone(
+    objective: SquaredLoss,
+    network: Any,
+    curvatures: tuple[Array, Array, Array],
+    kappa: Array,
+    epsilon: float,
+    gamma: float,
+) -> RegularityCone:
+    """`regularity_cone` for a κ."""
+    smallest, largest, valid = curvatures
     asked = jnp.minimum(kappa, largest)
 
     def lipschitz(radius: Array) -> Array:
@@ -191,9 +206,24 @@ def regularity_on_ball(
         gamma: γ.
     """
     _check_open(gamma, 1.0, "gamma")
-    smallest, largest, valid = _curvatures(objective, network)
-    kappa = jnp.minimum(_kappa(kappa, angle, smallest), largest)
-    radius = jnp.asarray(radius, kappa.dtype)
+    curvatures = _curvatures(objective, network)
+    kappa = _kappa(kappa, angle, curvatures[0])
+    radius = jnp.asarray(radius, curvatures[0].dtype)
+    return _on_ball(objective, network, curvatures, kappa, radius, gamma)
+
+
+@eqx.filter_jit
+def _on_ball(
+    objective: SquaredLoss,
+    network: Any,
+    curvatures: tuple[Array, Array, Array],
+    kappa: Array,
+    radius: Array,
+    gamma: float,
+) -> RegularityCone:
+    """`regularity_on_ball` for a κ."""
+    smallest, largest, valid = curvatures
+    kappa = jnp.minimum(kappa, largest)
     bound = _lipschitz(objective, network, radius)
     epsilon = jnp.where(radius > 0, bound * radius, 0) / kappa
     proved = epsilon < EPSILON_LIMIT
@@ -257,6 +287,11 @@ def sample_cone(
     = \sigma_{\min}^+\cos\theta$. If there is no kernel, v is left out.
     """
     matrix = residual_jacobian(objective, network).as_matrix()
+    return _directions(matrix, key, count, angle)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _directions(matrix: Array, key: PRNGKeyArray, count: int, angle: float) -> Array:
     values, right = jnp.linalg.svd(matrix, full_matrices=True)[1:]
     real = (
         jnp.zeros(right.shape[0], bool)

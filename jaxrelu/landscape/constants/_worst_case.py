@@ -279,7 +279,7 @@ def curvature_of(
         matrix = hessian(problem.objective, network).as_matrix()
     else:
         matrix = _dense_hessian(problem, centre)
-    return _decompose(matrix, problem.gradient(centre), centre, tolerance)
+    return _decompose(problem, matrix, centre, tolerance)
 
 
 @eqx.filter_jit
@@ -288,7 +288,8 @@ def _dense_hessian(problem: Problem, centre: Array) -> Float[Array, "p p"]:
 
 
 @eqx.filter_jit
-def _decompose(matrix, gradient, centre, tolerance) -> Curvature:
+def _decompose(problem, matrix, centre, tolerance) -> Curvature:
+    gradient = problem.gradient(centre)
     values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
     largest = jnp.max(jnp.abs(values))
     nonzero = nonzero_modes(values, tolerance)
@@ -302,6 +303,7 @@ def _decompose(matrix, gradient, centre, tolerance) -> Curvature:
     return Curvature(values, vectors, nonzero, smallest, largest, is_minimum, error)
 
 
+@eqx.filter_jit
 def starting_directions(
     curvature: Curvature,
     key: PRNGKeyArray | None,

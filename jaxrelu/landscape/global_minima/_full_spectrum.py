@@ -8,7 +8,6 @@ import lineax as lx
 import numpy as np
 
 from jaxrelu._checks import is_concrete
-from jaxrelu._products import matmul
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
 from jaxrelu.operators._population_hessian import population_hessian
@@ -54,31 +53,34 @@ def hessian_spectrum(objective: PopulationLoss, student: Any) -> DistinctSpectru
     rank = int(np.sum(sizes > dropped))
     d = objective.in_size
     if rank < d:
-        basis = jnp.asarray(basis[:rank].T)
-        inside = lambda net: Shallow(matmul(net.inner, basis), net.outer)
+        basis = basis[:rank].T
+        inside = lambda net: Shallow(
+            jnp.asarray(np.asarray(net.inner) @ basis), net.outer
+        )
         student = inside(student)
         operator = population_hessian(PopulationLoss(inside(teacher)), student)
     span = spectrum(operator)
     # entries and basis: each weight is off by a few roundings of its norm
     norms = np.linalg.norm(rows, axis=1)
     n = student.width
-    mass = np.sum(norms * np.abs(np.concatenate([student.outer, teacher.outer])))
+    outer = np.concatenate([np.asarray(student.outer), np.asarray(teacher.outer)])
+    mass = np.sum(norms * np.abs(outer))
     spread = np.max(np.abs(np.asarray(student.outer)) / norms[:n]) * mass
     extra = dropped * spread
-    values, error = span.values, span.error + extra
+    values, error = np.asarray(span.values), np.asarray(span.error)
     multiplicities, labels = (1,) * len(values), ("span",) * len(values)
     if rank < d:
         outside = spectrum(
             lx.MatrixLinearOperator(operator.reduced_block(), lx.symmetric_tag)
         )
-        values = jnp.concatenate([values, outside.values])
-        error = jnp.concatenate([error, outside.error + extra])
+        values = np.concatenate([values, np.asarray(outside.values)])
+        error = np.concatenate([error, np.asarray(outside.error)])
         multiplicities += (d - rank,) * n
         labels += ("orthogonal",) * n
-    order = np.argsort(-np.asarray(values), kind="stable")
+    order = np.argsort(-values, kind="stable")
     return DistinctSpectrum(
-        values=values[order],
-        error=error[order],
+        values=jnp.asarray(values[order]),
+        error=jnp.asarray(error[order] + error.dtype.type(extra)),
         multiplicities=tuple(multiplicities[i] for i in order),
         labels=tuple(labels[i] for i in order),
         method=f"{span.method}, and n x n beyond the span of rank {rank}",

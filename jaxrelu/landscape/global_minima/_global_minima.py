@@ -16,6 +16,7 @@ for dependent ones: where $v_1 + v_2 + v_3 = 0$, the student $-v_1, -v_2, -v_3$ 
 same function.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -58,7 +59,7 @@ class GlobalMinimumTest(eqx.Module):
     @property
     def differentiable(self) -> Bool[Array, "..."]:
         """A global minimum at which F is differentiable: no neuron is zero."""
-        return self.holds & ~jnp.any(self.zero_neurons, axis=-1)
+        return _differentiable(self.holds, self.zero_neurons)
 
     @property
     def reason(self) -> str:
@@ -81,7 +82,7 @@ class GlobalMinimumTest(eqx.Module):
                 f"not a global minimum: on the line of {who} the norms of the student "
                 f"exceed the teacher's by {masses[worst]:.3g} (tolerance {limit:.1e})"
             )
-        size = float(jnp.linalg.norm(self.linear_part))
+        size = float(np.linalg.norm(np.asarray(self.linear_part)))
         return (
             f"not a global minimum: the weighted sums of neurons differ by {size:.3g} "
             f"(tolerance {limit:.1e}); some neuron points against its teacher"
@@ -111,8 +112,14 @@ def is_global_minimum(
     """
     network = objective.student(student)
     epsilon = float(jnp.finfo(network.inner.dtype).eps)
-    limit = jnp.asarray(64 * epsilon if tolerance is None else tolerance)
-    return same_function(objective.teacher, network, limit.astype(network.inner.dtype))
+    limit = 64 * epsilon if tolerance is None else tolerance
+    limit = jnp.asarray(limit, network.inner.dtype)
+    return same_function(objective.teacher, network, limit)
+
+
+@jax.jit
+def _differentiable(holds: Array, zero_neurons: Array) -> Array:
+    return holds & ~jnp.any(zero_neurons, axis=-1)
 
 
 @eqx.filter_jit
@@ -170,9 +177,8 @@ def global_minimum(
     teacher = PopulationLoss(teacher).teacher
     k = teacher.width
     partition = as_partition(partition, k)
-    counts = jnp.zeros((k,), teacher.inner.dtype).at[partition].add(1)
     if alphas is None:
-        alphas = 1 / counts[partition]
+        alphas = _equal_shares(partition, k, teacher.inner.dtype)
     alphas = as_floating(alphas, "alphas").astype(teacher.inner.dtype)
     check_rank(alphas, 1, "alphas", "(n,)")
     if alphas.shape != partition.shape:
@@ -180,6 +186,12 @@ def global_minimum(
         raise ValueError(msg)
     _check_shares(teacher, partition, alphas)
     return _copies(teacher, partition, alphas)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _equal_shares(partition: Array, k: int, dtype: Any) -> Array:
+    counts = jnp.zeros((k,), dtype).at[partition].add(1)
+    return 1 / counts[partition]
 
 
 @eqx.filter_jit
@@ -209,7 +221,7 @@ def as_partition(partition: Any, k: int) -> Int[Array, " n"]:
 
 
 def _check_shares(teacher: Shallow, partition: Array, alphas: Array) -> None:
-    if is_concrete(teacher.outer) and not bool(jnp.all(teacher.outer > 0)):
+    if is_concrete(teacher.outer) and not (np.asarray(teacher.outer) > 0).all():
         msg = (
             "the teacher has outer weights that are not positive; expected positive "
             "ones, because the student's are one."

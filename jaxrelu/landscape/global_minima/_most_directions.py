@@ -17,6 +17,7 @@ $$ \frac1{2\pi} \Bigl[ \bigl(\sum_i u_{ii}\bigr)^2
 The first term is the slack at the minimum itself, so 0 exactly for skew $u$ (d = k).
 """
 
+import functools
 import math
 from typing import Any
 
@@ -202,7 +203,12 @@ def transposed_product_bound(rows: Float[Array, "k d"]) -> tuple[Scalar, Scalar]
     if d < k:
         msg = f"rows has shape {(k, d)}; expected d >= k."
         raise ValueError(msg)
-    inside = rows[:, :k]
+    return _transposed_products(rows)
+
+
+@jax.jit
+def _transposed_products(rows: Array) -> tuple[Array, Array]:
+    inside = rows[:, : len(rows)]
     diagonal = jnp.sum(jnp.diagonal(inside) ** 2)
     return jnp.sum(inside * inside.T) - diagonal, diagonal - jnp.sum(rows**2)
 
@@ -246,8 +252,13 @@ def conjecture_counterexample(
     teacher = Shallow.orthonormal(k, d, dtype)
     dtype = teacher.inner.dtype
     minimum = global_minimum(teacher, np.repeat(np.arange(k), copies))
-    t = jnp.asarray(t, dtype)
-    move = jnp.zeros((k, d), dtype).at[0, 1].set(t).at[1, 0].set(-t)
+    return _counterexample(minimum, jnp.asarray(t, dtype), copies)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _counterexample(minimum: Array, t: Array, copies: int) -> ConjectureCounterexample:
+    k, d = len(minimum) // copies, minimum.shape[1]
+    move = jnp.zeros((k, d), t.dtype).at[0, 1].set(t).at[1, 0].set(-t)
     s = jnp.abs(t)
     rhs = s**2 * (1 - 1 / math.pi)
     slack = -2 * s**3 / math.pi * (1 - 2 * s - s**3) / (1 + s**2) ** 2

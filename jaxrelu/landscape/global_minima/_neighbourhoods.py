@@ -1,5 +1,7 @@
 """Neighbourhoods of a minimum, neuron by neuron, with and without orthogonality."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jrandom
@@ -56,13 +58,7 @@ class Neighbourhood(eqx.Module):
         """
         if tolerance is None:
             tolerance = 16 * float(jnp.finfo(weights.dtype).eps)
-        move = weights - self.minimum
-        slack = tolerance * (row_norms(self.minimum) + self.radius)
-        inside = row_norms(move) <= self.radius + slack
-        if self.orthogonal:
-            along = jnp.sum(move * self._units(), axis=1)
-            inside &= jnp.abs(along) <= slack
-        return jnp.all(inside)
+        return _contains(self, weights, tolerance)
 
     def project(self, weights: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The nearest member."""
@@ -90,3 +86,14 @@ class Neighbourhood(eqx.Module):
 
     def _units(self) -> Float[Array, "n d"]:
         return unit_rows(self.minimum, row_norms(self.minimum))
+
+
+@eqx.filter_jit
+def _contains(near: Neighbourhood, weights: Array, tolerance: Any) -> Array:
+    move = weights - near.minimum
+    slack = tolerance * (row_norms(near.minimum) + near.radius)
+    inside = row_norms(move) <= near.radius + slack
+    if near.orthogonal:
+        along = jnp.sum(move * near._units(), axis=1)
+        inside &= jnp.abs(along) <= slack
+    return jnp.all(inside)

@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxrelu._checks import as_floating
@@ -88,18 +89,40 @@ def escape(
     n, d = network.inner.shape
     _check_place(n, i)
     _check_share(alpha, closed=False)
-    own = population_hessian(objective, network).own_blocks()[i]
+    own = population_hessian(objective, network).own_blocks()
+    i, alpha = jnp.asarray(i, jnp.int32), jnp.asarray(alpha, own.dtype)
     if direction is None:
-        u = jnp.linalg.eigh(own)[1][:, 0]
+        direction = _softest(own, i)
     else:
-        u = as_floating(direction, "direction")
-        if u.shape != (d,) or u.dtype != own.dtype or not jnp.any(u != 0):
+        direction = as_floating(direction, "direction")
+        if (
+            direction.shape != (d,)
+            or direction.dtype != own.dtype
+            or not np.any(direction)
+        ):
             msg = (
-                f"direction is {u.shape} {u.dtype}; expected a nonzero vector "
-                f"({d},) of {own.dtype}."
+                f"direction is {direction.shape} {direction.dtype}; expected a nonzero "
+                f"vector ({d},) of {own.dtype}."
             )
             raise ValueError(msg)
-        u = u / jnp.linalg.norm(u)
+    found = _escape(objective, network, own, i, alpha, direction)
+    if isinstance(student, Shallow):
+        return found
+    points = tuple(point.inner for point in found.students)
+    return eqx.tree_at(lambda way: way.students, found, points)
+
+
+@jax.jit
+def _softest(blocks: Array, i: Array) -> Array:
+    """The eigenvector of a block's smallest eigenvalue."""
+    return jnp.linalg.eigh(blocks[i])[1][:, 0]
+
+
+@eqx.filter_jit
+def _escape(objective, network, blocks, i, alpha, direction):
+    """`escape` of a network."""
+    own = blocks[i]
+    u = direction / jnp.linalg.norm(direction)
     start = split(network, i, alpha)
     move = jnp.zeros_like(start.inner).at[i].set(u).at[i + 1].set(-u)
     reach = 10 * (jnp.linalg.norm(network.inner[i]) + 1)
@@ -108,8 +131,7 @@ def escape(
     decreases = jnp.maximum(before.value - losses, 0)
     steps = jnp.where(decreases > 0, steps, 0)
     points = [start.inner + steps[0] * move, start.inner - steps[1] * move]
-    if isinstance(student, Shallow):
-        points = [Shallow(p, start.outer, start.activation) for p in points]
+    points = [Shallow(p, start.outer, start.activation) for p in points]
     error = 2 * before.error
     return Escape(
         students=(points[0], points[1]),
@@ -122,7 +144,6 @@ def escape(
     )
 
 
-@eqx.filter_jit
 def _line_search(objective, start, move, reach):
     """The best step for both signs, and the loss there."""
 

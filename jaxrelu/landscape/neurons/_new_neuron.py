@@ -5,6 +5,7 @@ $tu$, $t \ge 0$, $|u| = 1$, with outer weight a changes the loss to exactly
 $F + tD(u) + a^2t^2/4$. D is positively homogeneous.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -108,11 +109,17 @@ def new_neuron_descent(
             "outer is 0; expected a nonzero outer weight: the neuron would do nothing."
         )
         raise ValueError(msg)
+    return _descent(w, student.outer, v, teacher.outer, weight, key, num_starts)
+
+
+@functools.partial(jax.jit, static_argnums=6)
+def _descent(
+    w: Array, a: Array, v: Array, b: Array, weight: Array, key: Array, count: int
+) -> NewNeuronDescent:
     rows = jnp.concatenate([w, v])
-    signs = weight * jnp.concatenate([student.outer, -teacher.outer])
+    signs = weight * jnp.concatenate([a, -b])
     special = jnp.concatenate([rows, w.sum(0)[None], v.sum(0)[None]])
-    starts = _starts(special, key, num_starts)
-    return _lowest(rows, signs, starts, weight)
+    return _lowest(rows, signs, _starts(special, key, count), weight)
 
 
 class OriginMaximum(eqx.Module):
@@ -152,9 +159,14 @@ def origin_maximum(
         key: for random starts of the search for m.
         num_starts: how many, in addition to ± the teacher's neurons and their sum.
     """
-    v, b = objective.teacher.inner, objective.teacher.outer
+    teacher = objective.teacher
+    return _origin(teacher.inner, teacher.outer, key, num_starts)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _origin(v: Array, b: Array, key: Array, count: int) -> OriginMaximum:
     special = jnp.concatenate([v, v.sum(0)[None]])
-    starts = _starts(special, key, num_starts)
+    starts = _starts(special, key, count)
     found = _lowest(v, b, starts, jnp.ones((), v.dtype))
     units = unit_rows(v, row_norms(v))
     spread = jnp.max(jnp.abs(units - units[:1]))
@@ -202,7 +214,6 @@ def _derivatives(u: Array, units: Array, size: Array) -> tuple[Array, Array, Arr
     return jnp.sum(u * gradient, axis=1), gradient, hessian
 
 
-@jax.jit
 def _lowest(rows: Array, signs: Array, starts: Array, outer: Array) -> NewNeuronDescent:
     count, d = starts.shape
     norms = row_norms(rows)

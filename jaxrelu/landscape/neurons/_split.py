@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxrelu._checks import as_floating, check_rank, is_concrete
@@ -46,9 +47,9 @@ def split(student: Any, i: Any, alpha: Any = 0.5) -> Any:
     inner = _inner(student)
     _check_place(inner.shape[0], i)
     _check_share(alpha, closed=True)
-    order, share = _places(inner.shape[0], i, alpha, inner.dtype)
-    rows = inner[order] * share[:, None]
-    return _rebuilt(student, rows, lambda outer: outer[order])
+    alpha = jnp.asarray(alpha, inner.dtype)
+    rows = _halved(inner, i, alpha)
+    return _rebuilt(student, rows, lambda outer: _repeated(outer, i))
 
 
 def add_neuron(student: Any, neuron: Any = None, *, outer: float | Any = 1.0) -> Any:
@@ -68,7 +69,9 @@ def add_neuron(student: Any, neuron: Any = None, *, outer: float | Any = 1.0) ->
     """
     inner = _inner(student)
     d = inner.shape[1]
-    row = jnp.zeros(d, inner.dtype) if neuron is None else as_floating(neuron, "neuron")
+    if neuron is None:
+        neuron = np.zeros(d, inner.dtype)
+    row = as_floating(neuron, "neuron")
     if row.shape != (d,) or row.dtype != inner.dtype:
         msg = (
             f"neuron is {row.shape} {row.dtype}; expected ({d},) {inner.dtype}, a row "
@@ -82,8 +85,25 @@ def add_neuron(student: Any, neuron: Any = None, *, outer: float | Any = 1.0) ->
             "use Shallow(inner, outer) as the student."
         )
         raise ValueError(msg)
-    weight = lambda old: jnp.append(old, jnp.asarray(outer, old.dtype))
-    return _rebuilt(student, jnp.concatenate([inner, row[None]]), weight)
+    weight = lambda old: _appended(old, jnp.asarray(outer, old.dtype))
+    return _rebuilt(student, _appended(inner, row), weight)
+
+
+@jax.jit
+def _appended(rows: Array, row: Array) -> Array:
+    return jnp.concatenate([rows, row[None]])
+
+
+@jax.jit
+def _halved(inner: Array, i: Any, alpha: Array) -> Array:
+    order, share = _places(len(inner), i, alpha)
+    return inner[order] * share[:, None]
+
+
+@jax.jit
+def _repeated(outer: Array, i: Any) -> Array:
+    order, _ = _places(len(outer), i, jnp.ones((), outer.dtype))
+    return outer[order]
 
 
 def _inner(student: Any) -> Array:
@@ -120,9 +140,9 @@ def _check_share(alpha: Any, *, closed: bool) -> None:
             raise ValueError(msg)
 
 
-def _places(n: int, i: Any, alpha: Any, dtype: Any) -> tuple[Array, Array]:
+def _places(n: int, i: Any, alpha: Array) -> tuple[Array, Array]:
     """Which old neuron each new one comes from, and its share of it."""
-    i, alpha = jnp.asarray(i, jnp.int32), jnp.asarray(alpha, dtype)
+    i = jnp.asarray(i, jnp.int32)
     new = jnp.arange(n + 1, dtype=jnp.int32)
     share = jnp.where(new == i, alpha, jnp.where(new == i + 1, 1 - alpha, 1))
     return new - (new > i).astype(jnp.int32), share
@@ -171,10 +191,17 @@ def split_hessian(
             "as hessian(PopulationLoss(...), student) returns."
         )
         raise TypeError(msg)
-    n, m = operator.sides.shape
-    _check_place(n, i)
+    _check_place(operator.sides.shape[0], i)
     _check_share(alpha, closed=False)
-    order, share = _places(n, i, alpha, operator.dtype)
+    return _split_hessian(operator, i, jnp.asarray(alpha, operator.dtype))
+
+
+@jax.jit
+def _split_hessian(
+    operator: PopulationHessian, i: Any, alpha: Array
+) -> PopulationHessian:
+    n, m = operator.sides.shape
+    order, share = _places(n, i, alpha)
     later = jnp.arange(n, m, dtype=jnp.int32)
     columns = jnp.concatenate([order, later])
     ones = jnp.ones(m - n, operator.dtype)

@@ -236,7 +236,7 @@ def _name(
     identify: float,
 ) -> str:
     teacher = objective.teacher.inner
-    if not orthonormal or bool(jnp.any(outer != 1)):
+    if not orthonormal or (np.asarray(outer) != 1).any():
         return f"unnamed {sorted(group.sizes, reverse=True)}"
     merged = merged_students(weights, outer, identify)
     if len(merged) == len(weights):
