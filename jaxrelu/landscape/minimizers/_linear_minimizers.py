@@ -117,7 +117,6 @@ def square_target(
     return target
 
 
-@eqx.filter_jit
 def _chain(target: Array, changes: Sequence[Array]) -> tuple[Array, ...]:
     size = target.shape[1]
     for k, change in enumerate(changes):
