@@ -89,7 +89,7 @@ class Config:
         few: dict[str, Any] = {
             "num_starts": 8,
             "num_steps": 100,
-            "depths": (1, 2, 4, 8),
+            "depths": (1, 3, 8),
             "pixels": 31,
         }
         few |= {"draws": 8}

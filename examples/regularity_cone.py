@@ -101,9 +101,10 @@ def instance() -> tuple[jr.SquaredLoss, jr.LinearNetwork]:
 def sweep(config: Config) -> tuple[Table, list[Any]]:
     """Every angle and radius."""
     loss, net = instance()
-    sharp = float(jr.regularity(loss, net, 0.01, num_steps=1).alpha)
-    rows, reports = [], []
     key = jrandom.key(config.seed)
+    search = {"num_starts": config.num_starts, "num_steps": config.num_steps}
+    sharp = float(jr.regularity(loss, net, 0.01, key=key, **search).alpha)
+    rows, reports = [], []
     for degrees in config.degrees:
         for radius in config.radii:
             key, sub = jrandom.split(key)
@@ -114,8 +115,7 @@ def sweep(config: Config) -> tuple[Table, list[Any]]:
                 alpha=config.share * sharp,
                 angle=math.radians(degrees),
                 key=sub,
-                num_starts=config.num_starts,
-                num_steps=config.num_steps,
+                **search,
             )
             reports.append((degrees, radius, report))
             proved = float(report.lower)

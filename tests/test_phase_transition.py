@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
+from _random_inputs import random_of
 
 from jaxrelu.activations import activation
 from jaxrelu.data import Dataset
@@ -129,10 +130,9 @@ def test_second_order_test_agrees_with_scipy(float64, whole):
 
 @pytest.mark.parametrize("name", ["softplus", "relu"])
 def test_gram_is_that_of_the_jacobian(dtype, getkey, name):
-    act = activation(name)
-    X, W, v = (
-        jax.random.normal(getkey(), shape, dtype) for shape in ((5, 3), (4, 3), (4,))
-    )
+    act, rng = activation(name), random_of(getkey())
+    shapes = ((5, 3), (4, 3), (4,))
+    X, W, v = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
     mask = jnp.array([1, 1, 1, 1, 0], dtype)
     problem = _fitting.Problem(X * mask[:, None], mask, mask, W, v)
 
@@ -148,22 +148,24 @@ def test_gram_is_that_of_the_jacobian(dtype, getkey, name):
     assert gram.dtype == dtype
 
 
-def test_padding_changes_nothing(float64):
-    act = activation("softplus")
-    cells = tuple(Cell(n, 4, 3) for n in (4, 8))
-    grid = make_grid(cells)
+def test_padding_changes_nothing(float64, whole):
+    """Nor does the number of devices: without masked rows, on one."""
+    act, cell, grid = activation("softplus"), CELLS[0], whole.grid
     budget = _fitting.Budget(
-        jnp.asarray(1e-2), jnp.int32(300), jnp.int32(40), jnp.asarray(1.0)
+        jnp.asarray(grid.tolerance),
+        jnp.int32(grid.gd_steps),
+        jnp.int32(grid.lm_steps),
+        jnp.asarray(1.0),
     )
-    problems = grid.problems(cells[0])
+    problems = grid.problems(cell)
     assert problems.targets.shape == (3, 32)
-    cut = lambda x: x[:, :4] if x.shape[1] == 32 else x
+    cut = lambda x: np.asarray(x)[:, : cell.n] if x.shape[1] == 32 else x
     bare = jax.tree.map(cut, problems)
-    device = tuple(jax.devices()[:1])
-    one = _fitting.fit_both(act, problems, budget, device)
-    two = _fitting.fit_both(act, bare, budget, device)
-    for name, values in one.items():
-        np.testing.assert_allclose(values, two[name], rtol=1e-4, err_msg=name)
+    found = _fitting.fit_both(act, bare, budget, tuple(jax.devices()[:1]))
+    assert len(found) == 5
+    for name, values in found.items():
+        expected = getattr(whole, name)[0]
+        np.testing.assert_allclose(values, expected, rtol=1e-4, err_msg=name)
     sizes = [_grid.padded(n) for n in (1, 32, 33, 100, 129, 200, 300, 1000)]
     assert sizes == [32, 32, 64, 128, 160, 224, 320, 1024]
 
@@ -174,12 +176,12 @@ def test_shapes_share_programs_and_order_does_not_matter(float64, whole, traced)
     for name in ("gd_residual", "gd_steps"):
         values = getattr(backwards, name)[::-1]
         np.testing.assert_allclose(values, getattr(whole, name), rtol=1e-9)
-    # a cell alone, and its second trial alone
-    alone = make_grid(CELLS[2:3], trials=2)
-    many, one = alone.problems(CELLS[2]), alone.problems(CELLS[2], [1])
-    np.testing.assert_array_equal(many.inner[1], one.inner[0])
-    full = make_grid().problems(CELLS[2])
-    np.testing.assert_array_equal(full.inputs[:2], many.inputs)
+    # a cell alone, with one trial; and its second trial alone
+    alone, full = make_grid(CELLS[2:3], trials=1), make_grid().problems(CELLS[2])
+    for trial, which in ((0, None), (1, [1])):
+        found = alone.problems(CELLS[2], which)
+        expected = jax.tree.map(lambda x, i=trial: x[i : i + 1], full)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert len({cell.identity for cell in CELLS}) == len(CELLS)
 
 
@@ -419,6 +421,7 @@ def test_jobs_of_submitit(tmp_path, float64, whole, monkeypatch):
     """Its local executor: two cells in processes of their own, float64 data too."""
     submitit = pytest.importorskip("submitit")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(jax.device_count()))
     cells = (CELLS[0], CELLS[4])
     executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
     found = phase_transition(make_grid(cells), tmp_path / "cells", executor=executor)

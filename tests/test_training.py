@@ -46,7 +46,11 @@ def numpy_descent(loss, network, rate, choose, steps):
     return np.array(losses), W
 
 
-@pytest.mark.parametrize("every", [1, 3, 50])
+@pytest.mark.parametrize(
+    ("every", "dtype"),
+    [(1, "float64"), (3, "float32"), (3, "float64"), (50, "float32")],
+    indirect=["dtype"],
+)
 def test_records_are_those_of_the_loop(every, dtype):
     """Every k steps and the last one, whether or not k divides the number of steps."""
     loss, network = problem(dtype)
@@ -187,7 +191,17 @@ def indices(key, n, batch, replace, steps):
     ]
 
 
-@pytest.mark.parametrize(("batch", "replace"), [(1, True), (3, True), (3, False)])
+@pytest.mark.parametrize(
+    ("batch", "replace", "dtype"),
+    [
+        (1, True, "float64"),
+        (3, True, "float32"),
+        (3, True, "float64"),
+        (3, False, "float32"),
+        (3, False, "float64"),
+    ],
+    indirect=["dtype"],
+)
 def test_sgd_is_the_plain_loop(batch, replace, dtype, getkey):
     loss, network = problem(dtype)
     key = getkey()
@@ -248,8 +262,15 @@ def test_a_whole_batch_is_gradient_descent(float64, getkey):
     )
     assert int(whole.num_steps) == 0  # the first record is already good enough
     whole = dynamics.sgd(
-        loss, network, getkey(), batch_size=7, replace=False, **arguments
+        loss,
+        network,
+        getkey(),
+        batch_size=7,
+        replace=False,
+        target_loss=1e-9,
+        **arguments,
     )
+    assert int(whole.num_steps) == 40
     plain = jr.gradient_descent(loss, network, **arguments)
     np.testing.assert_allclose(whole.network.inner, plain.network.inner, rtol=1e-10)
 

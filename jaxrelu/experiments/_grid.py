@@ -195,8 +195,7 @@ class Grid(eqx.Module):
 
         So it does not depend on what else is in the grid, nor on any order.
         """
-        of_cell = jrandom.fold_in(jrandom.key(self.seed), cell.identity)
-        return jrandom.fold_in(of_cell, trial)
+        return _trial_key(jrandom.key(self.seed), cell.identity, trial)
 
     def problems(self, cell: Cell, trials: Any = None) -> Problem:
         """Data and start of the given trials of a cell (all of them by default).
@@ -204,8 +203,8 @@ class Grid(eqx.Module):
         Returns:
             A batch, n rounded up to `padded`: the rows beyond n are masked.
         """
-        trials = jnp.arange(self.trials) if trials is None else jnp.asarray(trials)
-        keys = jax.vmap(lambda t: jrandom.split(self.trial_key(cell, t), 4))(trials)
+        trials = np.asarray(np.arange(self.trials) if trials is None else trials)
+        keys = _keys(jrandom.key(self.seed), np.uint32(cell.identity), trials)
         given = None
         if cell.data in self.datasets:
             of = self.datasets[cell.data]
@@ -275,6 +274,21 @@ def _check_cell(cell: Cell, datasets: Mapping[str, Dataset]) -> None:
         raise ValueError(msg)
 
 
+def _trial_key(key, identity, trial):
+    return jrandom.fold_in(jrandom.fold_in(key, identity), trial)
+
+
+# Trials are drawn one after the other below (`jax.lax.map`): the bits are those of
+# `jax.vmap`, whose programs take twice as long to compile.
+
+
+@jax.jit
+def _keys(key, identity, trials):
+    """Four keys for each trial."""
+    one = lambda trial: jrandom.split(_trial_key(key, identity, trial), 4)
+    return jax.lax.map(one, trials)
+
+
 @eqx.filter_jit
 def _inputs(keys, given, kind, clusters, dtype):
     """Inputs of a model, or rows of a data set without replacement."""
@@ -291,7 +305,7 @@ def _inputs(keys, given, kind, clusters, dtype):
         sizes = {"num_clusters": number, "radius": radius, "delta": delta}
         return clustered(key, n, d, **sizes, dtype=dtype)
 
-    return jax.vmap(draw)(keys)
+    return jax.lax.map(draw, keys)
 
 
 def _chosen(key, given, n):
@@ -305,7 +319,8 @@ def _labels(input_keys, keys, inputs, given, kind):
     name, number = kind
     n, dtype = inputs.shape[1], inputs.dtype
 
-    def draw(input_key, key, x):
+    def draw(trial):
+        input_key, key, x = trial
         if name == "signs":
             return random_signs(key, n, dtype=dtype)
         if name == "linear":
@@ -317,17 +332,18 @@ def _labels(input_keys, keys, inputs, given, kind):
             return jrandom.permutation(key, given[1])[chosen]
         return given[1][chosen]
 
-    return jax.vmap(draw)(input_keys, keys, inputs)
+    return jax.lax.map(draw, (input_keys, keys, inputs))
 
 
 @eqx.filter_jit
 def _inner(keys, k, d, scheme, dtype):
-    return jax.vmap(lambda key: inner_weights(key, k, d, scheme, dtype))(keys)
+    return jax.lax.map(lambda key: inner_weights(key, k, d, scheme, dtype), keys)
 
 
 @eqx.filter_jit
 def _outer(keys, k, scheme, dtype):
-    return jax.vmap(lambda key: outer_weights(key, k, None, scheme, 1.0, dtype))(keys)
+    one = lambda key: outer_weights(key, k, None, scheme, 1.0, dtype)
+    return jax.lax.map(one, keys)
 
 
 @jax.jit

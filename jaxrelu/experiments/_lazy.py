@@ -165,16 +165,21 @@ def lazy_scaling(
     rows = -(-seeds // len(devices)) * len(devices)
     index = np.minimum(np.arange(rows), seeds - 1)
     keys = jax.vmap(lambda s: jrandom.fold_in(key, s))(jnp.asarray(index))
-    found = []
     for k in widths:
         numbers = rows * (6 * n * k + 4 * k * d + 4 * n * n)
         require_bytes(
             numbers * dtype.itemsize, f"{rows} runs with k = {k}", "Lower k or seeds."
         )
-        given = None
-        if data is not None:
-            given = (data.inputs.astype(dtype), data.targets.astype(dtype))
-        problems = _draw(keys, given, (n, k, d), dtype)
+    if data is None:
+        drawn = _data(keys, n, d, dtype)
+    else:
+        given = (np.asarray(data.inputs, dtype), np.asarray(data.targets, dtype))
+        drawn = tuple(np.broadcast_to(x, (rows, *x.shape)) for x in given)
+    found = []
+    for k in widths:
+        problems = _start(keys, drawn, k)
+        if len(devices) > 1:  # from the host: no program is made to cut them
+            problems = jax.tree.map(np.asarray, problems)
         limits = (jnp.asarray(tolerance, dtype), jnp.asarray(max_steps, jnp.int32))
         found.append(_train(act, problems, limits, devices))
     fields = {
@@ -186,28 +191,36 @@ def lazy_scaling(
     )
 
 
+# Seeds are drawn one after the other (`jax.lax.map`): the bits are those of `jax.vmap`,
+# whose programs take twice as long to compile.
+
+
 @eqx.filter_jit
-def _draw(
-    keys: Any,
-    given: tuple[Array, Array] | None,
-    shape: tuple[int, int, int],
-    dtype: Any,
-) -> Problem:
-    n, k, d = shape
+def _data(keys: Any, n: int, d: int, dtype: Any) -> tuple[Array, Array]:
+    """Inputs and labels of every seed, the same for all widths."""
 
     def one(key):
-        for_inputs, for_labels, for_inner = jrandom.split(key, 3)
-        if given is None:
-            inputs = sphere(for_inputs, n, d, dtype=dtype)
-            targets = random_signs(for_labels, n, dtype=dtype)
-        else:
-            inputs, targets = given
+        for_inputs, for_labels, _ = jrandom.split(key, 3)
+        inputs = sphere(for_inputs, n, d, dtype=dtype)
+        return inputs, random_signs(for_labels, n, dtype=dtype)
+
+    return jax.lax.map(one, keys)
+
+
+@eqx.filter_jit
+def _start(keys: Any, data: tuple[Array, Array], k: int) -> Problem:
+    """The problems of every seed at one width."""
+
+    def one(both):
+        key, inputs, targets = both
+        (n, d), dtype = inputs.shape, inputs.dtype
+        for_inner = jrandom.split(key, 3)[2]
         inner = inner_weights(for_inner, k, d, "gaussian", dtype)
         outer = outer_weights(for_inner, k, None, "balanced", 1.0, dtype)
         norm = jnp.linalg.norm(targets) / n**0.5
         return Problem(inputs, targets, jnp.ones((n,), dtype), inner, norm * outer)
 
-    return jax.vmap(one)(keys)
+    return jax.lax.map(one, (keys, *data))
 
 
 @eqx.filter_jit

@@ -172,7 +172,8 @@ def _run(
     act, found = activation_of(first.activation), []
     for start in range(0, total, size):
         rows = np.minimum(np.arange(start, start + size), total - 1)
-        block = jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), problems)
+        # as NumPy: rows go to their devices with no program for cutting them
+        block = jax.tree.map(lambda x, rows=rows: x[rows], problems)
         ends = fit_both(act, block, budget, devices)
         keep = min(size, total - start)
         found.append({name: np.asarray(x)[:keep] for name, x in ends.items()})

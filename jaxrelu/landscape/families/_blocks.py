@@ -155,6 +155,7 @@ class Geometry(NamedTuple):
     norms: list[Number]
     neurons: list[list[_Pair]]
     teachers: list[list[_Pair]]
+    laplacians: list[Number]  # `scaled_laplacian` of every block
 
 
 def geometry(ctx: Any, sizes: Sequence[Number], weights: BlockMatrix) -> Geometry:
@@ -183,7 +184,9 @@ def geometry(ctx: Any, sizes: Sequence[Number], weights: BlockMatrix) -> Geometr
             cos = weights.cross[a][orbit.block] / norms[a]
             row.append(_pair(ctx, orbit, 1, cos, _teacher_sum(m, orbit)))
         teachers.append(row)
-    return Geometry(ctx, tuple(sizes), weights, norms, neurons, teachers)
+    point = Geometry(ctx, tuple(sizes), weights, norms, neurons, teachers, [])
+    # once, for all products with the Hessian at this point
+    return point._replace(laplacians=[scaled_laplacian(point, a) for a in range(m)])
 
 
 def _pair(ctx, orbit, norm, cos, total) -> _Pair:
@@ -241,7 +244,7 @@ def gradient(point: Geometry) -> BlockMatrix:
     ctx, m = point.ctx, len(point.sizes)
     rows = []
     for a in range(m):
-        along = ctx.mpf(1) / 2 + scaled_laplacian(point, a)
+        along = ctx.mpf(1) / 2 + point.laplacians[a]
         row = [along * value for value in _row(point.weights, a)]
         for sign, pairs in ((1, point.neurons[a]), (-1, point.teachers[a])):
             for q in pairs:
@@ -257,16 +260,21 @@ def hessian_product(point: Geometry, u: BlockMatrix) -> BlockMatrix:
     Row i is $H_{ii} u_i + \sum_{j \neq i} H_{ij} u_j$ with the second derivatives of
     the kernel $f$; terms whose sine vanishes have the limit 0.
     """
-    rows = [_hessian_row(point, u, a) for a in range(len(point.sizes))]
+    m = len(point.sizes)
+    dots = [_self_dot(point.sizes, point.weights, u, a) for a in range(m)]
+    rows = [_hessian_row(point, u, a, dots) for a in range(m)]
     return BlockMatrix([row[0] for row in rows], [row[1:] for row in rows])
 
 
-def _hessian_row(point: Geometry, u: BlockMatrix, a: int) -> list[Number]:
+def _hessian_row(
+    point: Geometry, u: BlockMatrix, a: int, dots: list[Number]
+) -> list[Number]:
+    r"""Row i in block a; ``dots`` are $w_i \cdot u_i$ by block."""
     ctx, sizes, w = point.ctx, point.sizes, point.weights
     norm = point.norms[a]
     own_w, own_u = _row(w, a), _row(u, a)
-    own = _self_dot(sizes, w, u, a) / norm  # unit w_i times u_i
-    curvature = 2 * ctx.pi * scaled_laplacian(point, a)
+    own = dots[a] / norm  # unit w_i times u_i
+    curvature = 2 * ctx.pi * point.laplacians[a]
     on_u, on_w = curvature + ctx.pi, -curvature * own / norm
     rest: list[tuple[Number, list[Number]]] = []
     products = [(1, q, _dot(sizes, u, a, w, q.orbit)) for q in point.neurons[a]]
@@ -285,7 +293,7 @@ def _hessian_row(point: Geometry, u: BlockMatrix, a: int) -> list[Number]:
         if q.sin == 0:
             continue
         b = q.orbit.block
-        along = _self_dot(sizes, w, u, b) / q.norm / q.sin
+        along = dots[b] / q.norm / q.sin
         across = _dot(sizes, w, a, u, q.orbit) / norm / q.sin
         on_w += q.times * (along - q.cos * across) / norm
         rest.append(((across - q.cos * along) / q.norm, q.total))

@@ -20,7 +20,6 @@ from jaxrelu.landscape.families._blocks import (
     geometry,
     hessian_product,
     inner,
-    scaled_laplacian,
     zeros,
 )
 
@@ -156,7 +155,7 @@ def alternating_and_young(point: Geometry, a: int) -> list[Component]:
         return []
     q, teacher = _within(point, a, a)
     norm, pi = point.norms[a], point.ctx.pi
-    low = q.angle / (2 * pi) + scaled_laplacian(point, a)
+    low = q.angle / (2 * pi) + point.laplacians[a]
     low -= 1 / (2 * pi * norm * teacher.sin)
     gap = point.weights.diag[a] - point.weights.cross[a][a]
     high = low + gap**2 / (pi * norm**2 * q.sin)
@@ -187,7 +186,7 @@ def standard_pair(point: Geometry, a: int, b: int) -> Component:
     for c, other, g in ((a, b, gap[1]), (b, a, gap[0])):
         alike, _ = _within(point, c, c)
         _, teacher = _within(point, c, other)
-        value = alike.angle / (2 * pi) + scaled_laplacian(point, c) + g**2 / both
+        value = alike.angle / (2 * pi) + point.laplacians[c] + g**2 / both
         corner.append(value - 1 / (2 * pi * point.norms[c] * teacher.sin))
     off = gap[0] * gap[1] / both
     matrix = [[corner[0], off], [off, corner[1]]]
@@ -205,12 +204,12 @@ def orthogonal(point: Geometry, outside: Number) -> list[Component]:
     small = [[0] * m for _ in range(m)]
     found = []
     for a, size in enumerate(sizes):
-        small[a][a] = ctx.mpf(1) / 2 + scaled_laplacian(point, a)
+        small[a][a] = ctx.mpf(1) / 2 + point.laplacians[a]
         for q in point.neurons[a]:
             b, overlap = q.orbit.block, (ctx.pi - q.angle) / (2 * ctx.pi)
             if q.orbit.same_block:
                 small[a][a] += q.orbit.size * overlap
-                value = scaled_laplacian(point, a) + q.angle / (2 * ctx.pi)
+                value = point.laplacians[a] + q.angle / (2 * ctx.pi)
                 label = f"outside: standard{_name(point, a)}"
                 found.append(Component(label, [[value]], (size - 1) * outside))
             else:

@@ -14,6 +14,7 @@ wide as the input or the output. Re-derived here from the notes on Zhou & Liang
 import itertools
 from collections.abc import Sequence
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jrandom
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -30,6 +31,7 @@ from jaxrelu.landscape.minimizers._matrix_products import (
 from jaxrelu.networks import LinearNetwork, LinearResidualNetwork
 
 
+@eqx.filter_jit
 def least_squares_map(
     data: Dataset, free: Float[Array, "m d"] | None = None
 ) -> Float[Array, "m d"]:

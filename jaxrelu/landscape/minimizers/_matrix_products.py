@@ -59,6 +59,7 @@ class ReducedData(eqx.Module):
         return self.values[0]
 
 
+@eqx.filter_jit
 def reduced_data(data: Dataset) -> ReducedData:
     """Raises `ValueError` for targets without an output axis."""
     if data.targets.ndim != 2:
