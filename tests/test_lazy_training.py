@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jrandom
 import numpy as np
 import pytest
-from _random_inputs import random_of
+from _draws import random_of
 
 from jaxrelu.activations import activation
 from jaxrelu.data import Dataset

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
-from _random_inputs import random_of
+from _draws import random_of
 
 from jaxrelu.activations import activation
 from jaxrelu.data import Dataset
