@@ -173,8 +173,11 @@ def lazy_scaling(
     if data is None:
         drawn = _data(keys, n, d, dtype)
     else:
-        given = (np.asarray(data.inputs, dtype), np.asarray(data.targets, dtype))
-        drawn = tuple(np.broadcast_to(x, (rows, *x.shape)) for x in given)
+        inputs, targets = (
+            jnp.asarray(np.broadcast_to(x, (rows, *np.shape(x))), dtype)
+            for x in (data.inputs, data.targets)
+        )
+        drawn = inputs, targets
     found = []
     for k in widths:
         problems = _start(keys, drawn, k)

@@ -111,7 +111,7 @@ def run_sweep(
     several = [(combined[i], paths[i].resolve(), owner, how) for i in missing]
     try:
         if jobs is None:
-            each = (_run(work, *one, devices) for one in several)
+            each = (_run(devices, work, *one) for one in several)
         else:
             each = run_jobs(jobs, _job, _packed(work, several))
         for _ in each:
@@ -125,12 +125,12 @@ def run_sweep(
 
 
 def _run(
+    devices: Sequence[Any] | None,
     work: tuple,
     cell: dict[str, Any],
     path: Path,
     owner: str,
     how: dict[str, Any],
-    devices: Sequence[Any] | None,
 ) -> None:
     """One cell into its file; nothing if another process has been faster."""
     if path.exists():
@@ -161,7 +161,7 @@ def _job(packed: bytes, wide: bool, *one: Any) -> None:
     import cloudpickle
 
     with jax.enable_x64(wide):
-        _run(cloudpickle.loads(packed), *one, None)
+        _run(None, cloudpickle.loads(packed), *one)
 
 
 def _check(values: dict[str, list], axes: dict[str, PyTree]) -> None:

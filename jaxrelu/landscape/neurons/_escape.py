@@ -90,9 +90,9 @@ def escape(
     _check_place(n, i)
     _check_share(alpha, closed=False)
     own = population_hessian(objective, network).own_blocks()
-    i, alpha = jnp.asarray(i, jnp.int32), jnp.asarray(alpha, own.dtype)
+    place, share = jnp.asarray(i, jnp.int32), jnp.asarray(alpha, own.dtype)
     if direction is None:
-        direction = _softest(own, i)
+        direction = _softest(own, place)
     else:
         direction = as_floating(direction, "direction")
         if (
@@ -105,7 +105,7 @@ def escape(
                 f"vector ({d},) of {own.dtype}."
             )
             raise ValueError(msg)
-    found = _escape(objective, network, own, i, alpha, direction)
+    found = _escape(objective, network, own, place, share, direction)
     if isinstance(student, Shallow):
         return found
     points = tuple(point.inner for point in found.students)
