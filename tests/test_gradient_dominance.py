@@ -274,18 +274,23 @@ LEAKY = jr.activations.LeakyReLU(0.3)
 
 @pytest.mark.parametrize("kind", ["deep", "output", "relu"])
 def test_nonlinear_dominance_on_thousands(float64, getkey, kind):
-    """2000 random networks of each kind, each displaced once: 0 violations."""
-    n, d, k, m = 2, 3, 3, 2
+    """3000 random networks of each kind, each displaced once: 0 violations.
+
+    The last 1000 go further and towards 0, where the ratio grows.
+    """
+    n, d, k, m, near = 2, 3, 3, 2, 2000
     rule = {"output": "tanh", "relu": "relu"}.get(kind, LEAKY)
 
-    draw = lambda *shape: normal(getkey(), (2000, *shape))
-    inner = draw(k, d)
+    draw = lambda *shape: normal(getkey(), (3000, *shape))
+    inner, middle, outer = draw(k, d), draw(k, k), draw(m, k)
     inner[:, 0] = 0  # a neuron whose pre-activations are at the kink
-    size = k * d + m * k + (k * k if kind == "deep" else 0)
-    step = draw(size)
+    weights = [inner, middle, outer] if kind == "deep" else [inner, outer]
+    step = -np.concatenate([w.reshape(3000, -1) for w in weights], axis=1)
+    step[:near] = draw(step.shape[1])[:near]
     step /= np.linalg.norm(step, axis=1, keepdims=True)
-    radii = 0.2 * np.random.default_rng(4).uniform(size=2000)
-    drawn = (draw(n, d), draw(n, m), inner, draw(m, k), draw(k, k), step, radii)
+    radii = np.random.default_rng(4).uniform(size=3000)
+    radii[:near] *= 0.2
+    drawn = (draw(n, d), draw(n, m), inner, outer, middle, step, radii)
 
     def instance(inputs, targets, inner, outer, middle, step, radius):
         data = jr.data.Dataset(inputs, targets)
@@ -312,7 +317,7 @@ def test_nonlinear_dominance_on_thousands(float64, getkey, kind):
     assert below(here.lam0[good], here.lam1[good])
     assert below(here.lam1, wide)
     assert below(moved, wide)
-    assert np.isfinite(wide).mean() > 0.2
+    assert np.isfinite(wide[:near]).mean() > 0.2
     assert (np.asarray(ratio)[good] / np.asarray(here.lam1)[good]).max() > 0.05
 
 
