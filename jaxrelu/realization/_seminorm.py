@@ -147,9 +147,11 @@ def _merging(arrangement: Arrangement, units: Units, norm: str) -> float:
     if not doubt.any():
         return 0.0
     inner, outer = np.abs(units.inner), np.abs(units.outer)
-    if arrangement.rank > 2 or arrangement.required:
+    # rows merged into two dimensions need not lie in them: where all first rows vanish,
+    # those of several groups may be on either side
+    if units.rows.shape[1] > 2 or arrangement.required:
         return float(host_norm(outer[:, doubt] @ inner[doubt], norm))
-    most = 0.0  # in rank 2 one group at a time: a pair of its sides is a cell each
+    most = 0.0  # in a plane one group at a time: a pair of its sides is a cell each
     for plane in np.unique(arrangement.group[doubt]):
         here = arrangement.group == plane
         size = outer[:, here] @ inner[here]
