@@ -152,10 +152,11 @@ class Shallow(AbstractNetwork):
 
     def __call__(self, x: Float[Array, "*batch d"]) -> Float[Array, "..."]:
         """Outputs (*batch,) or (*batch, m); 2k(d + m) operations per sample."""
-        if x.ndim == 1:
-            return matmul(self.outer, self.activation(matmul(self.inner, x)))
-        # neurons before samples: then the products of many networks are one product,
-        # and nothing is transposed on the way back (1.4 times faster, measured)
+        if x.ndim == 1 or self.inner.dtype != jnp.float64:
+            return matmul(self.activation(matmul(x, self.inner.T)), self.outer.T)
+        # Neurons before samples: of many networks at once nothing is transposed on the
+        # way back. On CPUs a tenth to a fifth faster in float64, and as much slower in
+        # float32 (measured).
         found = matmul(self.outer, self.activation(matmul(self.inner, x.mT)))
         return found if self.outer.ndim == 1 else found.mT
 
