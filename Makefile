@@ -53,8 +53,7 @@ demo: $(VENV)/.all ## spectrum, theory and gradient descent on real data; writes
 .PHONY: test
 test: $(VENV)/.test ## the whole test suite, both precisions, types checked
 	@echo '==> Running the tests'
-	@# workers share the cores: threads of OpenBLAS, which spin, would take them
-	@OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		$(ARGS)
 
 .PHONY: lint
