@@ -411,7 +411,7 @@ def test_what_another_process_has_done_is_not_run(tmp_path, monkeypatch, float64
     found = phase_transition(grid, tmp_path / "mine")
     assert counted.cells == [CELLS[0]]
     assert_same(found, phase_transition(grid, tmp_path / "other"))
-    on_disk._job({}, CELLS[1], str(tmp_path / "mine"), "")
+    on_disk._job(grid, "", CELLS[1], tmp_path / "mine")
     assert counted.cells == [CELLS[0]]
 
 

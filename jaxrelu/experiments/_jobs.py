@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 
 def executor_of(
     executor: Any, place: str | os.PathLike | None, slurm: Mapping[str, Any] | None
@@ -39,12 +42,29 @@ def executor_of(
 
 
 def run_jobs(
-    jobs: Any, function: Callable[..., None], several: Sequence[tuple]
+    jobs: Any, function: Callable[..., None], shared: tuple, several: Sequence[tuple]
 ) -> Iterator[None]:
-    """One job for each tuple of arguments; waits for them in order."""
+    """``function(*shared, *each)`` as a job for each of ``several``; waits in order."""
     if not several:
         return
+    import cloudpickle  # submitit needs it too
+
+    # bytes: read before x64 is switched on, float64 would become float32
+    packed = cloudpickle.dumps((function, shared))
     with jobs.batch():
-        waiting = [jobs.submit(function, *arguments) for arguments in several]
+        waiting = [jobs.submit(_opened, packed, is_wide(), *each) for each in several]
     for job in waiting:
         yield job.result()
+
+
+def _opened(packed: bytes, wide: bool, *each: Any) -> None:
+    import cloudpickle
+
+    with jax.enable_x64(wide):
+        function, shared = cloudpickle.loads(packed)
+        function(*shared, *each)
+
+
+def is_wide() -> bool:
+    """Whether x64 is on."""
+    return bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)

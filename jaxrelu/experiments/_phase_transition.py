@@ -13,7 +13,6 @@ from jaxrelu._checks import check_size
 from jaxrelu._devices import Devices, local_devices
 from jaxrelu._memory import require_bytes
 from jaxrelu.activations import activation as activation_of
-from jaxrelu.data import Dataset
 from jaxrelu.experiments._cells import bar, claim, read_arrays, write_arrays
 from jaxrelu.experiments._fitting import Budget, fit_both
 from jaxrelu.experiments._grid import Cell, Grid, padded
@@ -194,24 +193,16 @@ def _submitted(
     jobs: Any, grid: Grid, cells: list[Cell], place: Path, owner: str
 ) -> Iterator[tuple[Cell, dict[str, np.ndarray]]]:
     """One job a cell; they write the files."""
-    data = {  # as NumPy: a process without x64 would read float64 as float32
-        name: (np.asarray(one.inputs), np.asarray(one.targets))
-        for name, one in grid.datasets.items()
-    }
-    settings = {name: value for name, value in vars(grid).items() if name != "cells"}
-    settings |= {"datasets": data, "dtype": np.dtype(grid.dtype).name}
-    several = [(settings, cell, str(place.resolve()), owner) for cell in cells]
-    for cell, _ in zip(cells, run_jobs(jobs, _job, several), strict=True):
+    several = [(cell, place.resolve()) for cell in cells]
+    for cell, _ in zip(
+        cells, run_jobs(jobs, _job, (grid, owner), several), strict=True
+    ):
         yield cell, {}
 
 
-def _job(settings: dict[str, Any], cell: Cell, place: str, owner: str) -> None:
+def _job(grid: Grid, owner: str, cell: Cell, place: Path) -> None:
     """One cell on another machine; nothing if an earlier job has done it."""
-    path = _path(Path(place), cell)
-    if path.exists():
-        return
-    with jax.enable_x64(settings["dtype"] == "float64"):
-        data = {name: Dataset(*pair) for name, pair in settings["datasets"].items()}
-        grid = Grid((cell,), **{**settings, "datasets": data})
+    path = _path(place, cell)
+    if not path.exists():
         ((_, arrays),) = _computed(grid, [cell], None, local_devices(), None)
         write_arrays(path, arrays, owner)

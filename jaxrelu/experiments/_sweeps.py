@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from jaxrelu.dynamics import sweep
 from jaxrelu.experiments._cells import bar, claim, digest, key_words
-from jaxrelu.experiments._jobs import executor_of, run_jobs
+from jaxrelu.experiments._jobs import executor_of, is_wide, run_jobs
 from jaxrelu.experiments._labelled import check_output, load, save, to_xarray
 
 
@@ -106,14 +106,14 @@ def run_sweep(
     if missing:
         check_output(paths[missing[0]])
     shown = bar(len(paths), len(paths) - len(missing), "cell", progress)
-    work = (function, key, num_seeds, axes)
-    how = {"batch_size": batch_size, "lanes": lanes}
-    several = [(combined[i], paths[i].resolve(), owner, how) for i in missing]
+    how = {"devices": devices, "batch_size": batch_size, "lanes": lanes}
+    work = (function, (key, num_seeds, axes), how, owner)
+    several = [(combined[i], paths[i].resolve()) for i in missing]
     try:
         if jobs is None:
-            each = (_run(devices, work, *one) for one in several)
+            each = (_run(*work, *one) for one in several)
         else:
-            each = run_jobs(jobs, _job, _packed(work, several))
+            each = run_jobs(jobs, _run, work, several)
         for _ in each:
             if shown is not None:
                 shown.update(1)
@@ -125,43 +125,19 @@ def run_sweep(
 
 
 def _run(
-    devices: Sequence[Any] | None,
-    work: tuple,
+    function: Callable,
+    runs: tuple,
+    how: dict[str, Any],
+    owner: str,
     cell: dict[str, Any],
     path: Path,
-    owner: str,
-    how: dict[str, Any],
 ) -> None:
     """One cell into its file; nothing if another process has been faster."""
     if path.exists():
         return
-    function, *rest = work
-    found = sweep(eqx.Partial(function, **cell), *rest, devices=devices, **how)
+    found = sweep(eqx.Partial(function, **cell), *runs, **how)
     config = {"cell": cell, "owner": owner}
     save(to_xarray(found, config=config), path, overwrite=True)
-
-
-def _packed(work: tuple, several: list[tuple]) -> list[tuple]:
-    """Arguments of the jobs."""
-    if not several:
-        return []
-    import cloudpickle  # submitit needs it too
-
-    # bytes: opened before x64 is switched on, float64 would become float32
-    packed = cloudpickle.dumps(work)
-    return [(packed, _wide(), *one) for one in several]
-
-
-def _wide() -> bool:
-    return bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
-
-
-def _job(packed: bytes, wide: bool, *one: Any) -> None:
-    """`_run` on another machine."""
-    import cloudpickle
-
-    with jax.enable_x64(wide):
-        _run(None, cloudpickle.loads(packed), *one)
 
 
 def _check(values: dict[str, list], axes: dict[str, PyTree]) -> None:
@@ -197,7 +173,7 @@ def _config(
         "num_seeds": num_seeds,
         "grid": {name: _digests(axis) for name, axis in axes.items()},
         "cells": values,
-        "float64": _wide(),
+        "float64": is_wide(),
     }
 
 

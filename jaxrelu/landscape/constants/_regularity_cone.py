@@ -15,7 +15,7 @@ Re-derived: the constants of arXiv 1710.06910 are not confirmed.
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -86,6 +86,17 @@ class RegularityCone(eqx.Module):
         return RegularityCondition(self.alpha, self.beta)
 
 
+class _Place(NamedTuple):
+    """A minimiser, κ, and the ends of the Jacobian's spectrum there."""
+
+    objective: SquaredLoss
+    network: Any
+    kappa: Array
+    smallest: Array
+    largest: Array
+    valid: Array
+
+
 def regularity_cone(
     objective: SquaredLoss,
     network: Any,
@@ -128,28 +139,20 @@ def regularity_cone(
     """
     _check_open(epsilon, EPSILON_LIMIT, "epsilon")
     _check_open(gamma, 1.0, "gamma")
-    curvatures = _curvatures(objective, network)
-    kappa = _kappa(kappa, angle, curvatures[0])
-    return _cone(objective, network, curvatures, kappa, epsilon, gamma)
+    place = _place(objective, network, kappa, angle)
+    dtype = place.kappa.dtype
+    return _cone(place, jnp.asarray(epsilon, dtype), jnp.asarray(gamma, dtype))
 
 
 @eqx.filter_jit
-def _cone(
-    objective: SquaredLoss,
-    network: Any,
-    curvatures: tuple[Array, Array, Array],
-    kappa: Array,
-    epsilon: float,
-    gamma: float,
-) -> RegularityCone:
-    """`regularity_cone` for a κ."""
-    smallest, largest, valid = curvatures
-    asked = jnp.minimum(kappa, largest)
+def _cone(place: _Place, epsilon: Array, gamma: Array) -> RegularityCone:
+    """`regularity_cone`; ε and γ are traced, so that others compile nothing."""
+    asked = jnp.minimum(place.kappa, place.largest)
 
     def lipschitz(radius: Array) -> Array:
-        return _lipschitz(objective, network, radius)
+        return _lipschitz(place.objective, place.network, radius)
 
-    limit = _limit(objective, network)
+    limit = _limit(place.objective, place.network)
     none = jnp.zeros_like(asked)
     flat = lipschitz(none)
     high = jnp.where(flat > 0, epsilon * asked / jnp.where(flat > 0, flat, 1), jnp.inf)
@@ -169,19 +172,10 @@ def _cone(
     finite = jnp.where(jnp.isfinite(high), high, 0)
     low, _ = jax.lax.fori_loop(0, _HALVINGS, halve, (none, finite))
     radius = jnp.where(fits(high), high, low)
-    alpha, beta = cone_pair(jnp.asarray(epsilon, asked.dtype), gamma, largest, asked)
+    alpha, beta = cone_pair(epsilon, gamma, place.largest, asked)
     bound = lipschitz(jnp.where(jnp.isfinite(radius), radius, 0))
-    return RegularityCone(
-        radius,
-        alpha,
-        beta,
-        asked,
-        jnp.asarray(epsilon, asked.dtype),
-        bound,
-        largest,
-        smallest,
-        valid,
-    )
+    ends = (place.largest, place.smallest, place.valid)
+    return RegularityCone(radius, alpha, beta, asked, epsilon, bound, *ends)
 
 
 def regularity_on_ball(
@@ -206,40 +200,23 @@ def regularity_on_ball(
         gamma: γ.
     """
     _check_open(gamma, 1.0, "gamma")
-    curvatures = _curvatures(objective, network)
-    kappa = _kappa(kappa, angle, curvatures[0])
-    radius = jnp.asarray(radius, curvatures[0].dtype)
-    return _on_ball(objective, network, curvatures, kappa, radius, gamma)
+    place = _place(objective, network, kappa, angle)
+    dtype = place.kappa.dtype
+    return _on_ball(place, jnp.asarray(radius, dtype), jnp.asarray(gamma, dtype))
 
 
 @eqx.filter_jit
-def _on_ball(
-    objective: SquaredLoss,
-    network: Any,
-    curvatures: tuple[Array, Array, Array],
-    kappa: Array,
-    radius: Array,
-    gamma: float,
-) -> RegularityCone:
-    """`regularity_on_ball` for a κ."""
-    smallest, largest, valid = curvatures
-    kappa = jnp.minimum(kappa, largest)
-    bound = _lipschitz(objective, network, radius)
+def _on_ball(place: _Place, radius: Array, gamma: Array) -> RegularityCone:
+    """`regularity_on_ball`."""
+    kappa = jnp.minimum(place.kappa, place.largest)
+    bound = _lipschitz(place.objective, place.network, radius)
     epsilon = jnp.where(radius > 0, bound * radius, 0) / kappa
     proved = epsilon < EPSILON_LIMIT
     safe = jnp.where(proved, epsilon, 0)
-    alpha, beta = cone_pair(safe, gamma, largest, kappa)
-    return RegularityCone(
-        radius,
-        jnp.where(proved, alpha, 0),
-        jnp.where(proved, beta, 0),
-        kappa,
-        epsilon,
-        bound,
-        largest,
-        smallest,
-        valid,
-    )
+    alpha, beta = cone_pair(safe, gamma, place.largest, kappa)
+    pair = (jnp.where(proved, alpha, 0), jnp.where(proved, beta, 0))
+    ends = (place.largest, place.smallest, place.valid)
+    return RegularityCone(radius, *pair, kappa, epsilon, bound, *ends)
 
 
 def sharp_regularity(
@@ -287,11 +264,12 @@ def sample_cone(
     = \sigma_{\min}^+\cos\theta$. If there is no kernel, v is left out.
     """
     matrix = residual_jacobian(objective, network).as_matrix()
-    return _directions(matrix, key, count, angle)
+    share = jnp.asarray([math.cos(angle), math.sin(angle)], matrix.dtype)
+    return _directions(matrix, key, count, share)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _directions(matrix: Array, key: PRNGKeyArray, count: int, angle: float) -> Array:
+@functools.partial(jax.jit, static_argnums=2)
+def _directions(matrix: Array, key: PRNGKeyArray, count: int, share: Array) -> Array:
     values, right = jnp.linalg.svd(matrix, full_matrices=True)[1:]
     real = (
         jnp.zeros(right.shape[0], bool)
@@ -307,7 +285,7 @@ def _directions(matrix: Array, key: PRNGKeyArray, count: int, angle: float) -> A
             jnp.sqrt(jnp.sum(v**2, axis=1, keepdims=True)), jnp.finfo(v.dtype).tiny
         )
     )
-    return math.cos(angle) * unit(normal) + math.sin(angle) * unit(kernel)
+    return share[0] * unit(normal) + share[1] * unit(kernel)
 
 
 def kernel_failure(
@@ -385,16 +363,19 @@ def _limit(objective: SquaredLoss, network: Any) -> Array:
     return jnp.asarray(jnp.inf, objective.data.inputs.dtype)
 
 
-def _kappa(kappa: Any, angle: float, smallest: Array) -> Array:
+def _place(objective: SquaredLoss, network: Any, kappa: Any, angle: float) -> _Place:
+    smallest, largest, valid = _curvatures(objective, network)
     if kappa is not None:
-        return jnp.asarray(kappa, smallest.dtype)
-    if not 0 <= angle < math.pi / 2:
+        kappa = jnp.asarray(kappa, smallest.dtype)
+    elif 0 <= angle < math.pi / 2:
+        kappa = smallest * math.cos(angle)
+    else:
         msg = f"angle is {angle}; expected at least 0 and below pi/2."
         raise ValueError(msg)
-    return smallest * math.cos(angle)
+    return _Place(objective, network, kappa, smallest, largest, valid)
 
 
-def cone_pair(epsilon: Any, gamma: float, largest: Any, kappa: Any) -> tuple[Any, Any]:
+def cone_pair(epsilon: Any, gamma: Any, largest: Any, kappa: Any) -> tuple[Any, Any]:
     """α and β of the theorem in `regularity_cone`."""
     left = 1 - 1.5 * epsilon - 0.5 * epsilon**2
     alpha = gamma * left / (largest * (1 + epsilon) * (1 + epsilon / 2)) ** 2

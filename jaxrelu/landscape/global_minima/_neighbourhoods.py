@@ -1,7 +1,5 @@
 """Neighbourhoods of a minimum, neuron by neuron, with and without orthogonality."""
 
-from typing import Any
-
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jrandom
@@ -58,7 +56,7 @@ class Neighbourhood(eqx.Module):
         """
         if tolerance is None:
             tolerance = 16 * float(jnp.finfo(weights.dtype).eps)
-        return _contains(self, weights, tolerance)
+        return _contains(self, weights, jnp.asarray(tolerance, weights.dtype))
 
     def project(self, weights: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """The nearest member."""
@@ -89,7 +87,7 @@ class Neighbourhood(eqx.Module):
 
 
 @eqx.filter_jit
-def _contains(near: Neighbourhood, weights: Array, tolerance: Any) -> Array:
+def _contains(near: Neighbourhood, weights: Array, tolerance: Array) -> Array:
     move = weights - near.minimum
     slack = tolerance * (row_norms(near.minimum) + near.radius)
     inside = row_norms(move) <= near.radius + slack
