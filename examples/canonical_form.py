@@ -12,8 +12,7 @@
 # %%
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,16 +40,7 @@ from jaxrelu.realization import (
     to_restricted,
     with_signs,
 )
-from jaxrelu.report import (
-    Code,
-    Heading,
-    Picture,
-    Table,
-    Text,
-    page,
-    provenance,
-    write,
-)
+from jaxrelu.report import Code, Heading, Picture, Table, Text
 
 
 # Equality is asked to 1e-13 of the weights. (TPUs have no float64.)
@@ -65,26 +55,17 @@ smaller = jr.realization.minimal_network(a)  # same function, fewest neurons
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """Canonical forms: the function behind the weights."""
 
-    quick: bool = False
-    """Small networks: seconds instead of a minute."""
-    out: Path = Path("out")
-    """Folder for the figures and the page."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
+    QUICK: ClassVar = {"neurons": 6, "sizes": ((2, 6), (4, 8))}
+
     seed: int = 0
     """Of the random networks."""
     neurons: int = 8
     """Neurons of the network in the figure, with two inputs."""
     sizes: tuple[tuple[int, int], ...] = ((2, 20), (3, 20), (5, 30), (10, 50))
     """(d, k) of the networks recovered from gradients."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        few = {"neurons": 6, "sizes": ((2, 6), (4, 8))}
-        return dataclasses.replace(self, **few) if self.quick else self
 
 
 def shallow(inner: Any, outer: Any) -> jr.Shallow:
@@ -392,23 +373,16 @@ def main(config: Config) -> dict[str, Any]:
     moved, embedded = embedding(config)
     recovered, answers = recovery_rows(config)
     say(f"{len(answers)} networks recovered from gradients")
-    drawn = draw(config, embedded["network"])
-    pictures = {name: figures.png(figure) for name, figure in drawn.items()}
-    for name, png in pictures.items():
-        write(config.out / f"{name}.png", png)
+    pictures = cli.illustrate(config, draw(config, embedded["network"]))
     tables = (equality, widths, moved, recovered)
-    for table in tables:
-        print(f"\n{table.text()}\n")
-    where = write(
-        config.out / "canonical_form.html",
-        page(
-            "The function behind the weights",
-            story(config, tables, pictures),
-            lead="Canonical forms of shallow ReLU networks.",
-            record=provenance(time=f"{say.seconds():.1f} s"),
-        ),
+    where = cli.publish(
+        config,
+        say,
+        "canonical_form",
+        "The function behind the weights",
+        story(config, tables, pictures),
+        lead="Canonical forms of shallow ReLU networks.",
     )
-    say(f"wrote {where} and {len(pictures)} figures")
     return {
         "equality": same,
         "widths": needed,

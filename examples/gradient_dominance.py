@@ -13,8 +13,7 @@
 # %%
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,18 +32,7 @@ from jaxrelu.landscape import (
     residual_minimizer,
     shallow_minimizer,
 )
-from jaxrelu.report import (
-    Code,
-    Heading,
-    Picture,
-    Table,
-    Text,
-    estimate,
-    number,
-    page,
-    provenance,
-    write,
-)
+from jaxrelu.report import Code, Heading, Picture, Table, Text, estimate, number
 
 
 # Gaps of 1e-20 are divided by squares of gradients. (TPUs have no float64.)
@@ -60,15 +48,17 @@ print(report.found, report.asymptotic, report.theorem, report.certified)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """Gradient dominance of minimisers of linear and leaky ReLU networks."""
 
-    quick: bool = False
-    """Few starts, few depths: seconds."""
-    out: Path = Path("out")
-    """Folder for the figures and the page."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
+    QUICK: ClassVar = {
+        "num_starts": 8,
+        "num_steps": 100,
+        "depths": (1, 3, 8),
+        "pixels": 31,
+        "draws": 8,
+    }
+
     seed: int = 0
     """Seed of the random starts."""
     radius: float = 0.05
@@ -83,17 +73,6 @@ class Config:
     """Of random weights, for each depth."""
     pixels: int = 121
     """Points along each side of the slice."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        few: dict[str, Any] = {
-            "num_starts": 8,
-            "num_steps": 100,
-            "depths": (1, 3, 8),
-            "pixels": 31,
-        }
-        few |= {"draws": 8}
-        return dataclasses.replace(self, **few) if self.quick else self
 
 
 # %% [markdown]
@@ -345,28 +324,21 @@ def main(config: Config) -> dict[str, Any]:
     say(f"depths up to {max(config.depths)}")
     run = descent(config)
     say("one run of gradient descent")
-    drawn = draw(config, found, curves)
-    pictures = {name: figures.png(figure) for name, figure in drawn.items()}
-    for name, png in pictures.items():
-        write(config.out / f"{name}.png", png)
+    pictures = cli.illustrate(config, draw(config, found, curves))
     say("figures")
     rates = Table(
         columns=("step", "factor of the run", "asymptotic", "promised by λ0"),
         rows=[tuple(number(value, digits=6) for value in run.values())],
         caption="Factor of the gap per step, after 60 steps.",
     )
-    for each in (table, rates):
-        print(f"\n{each.text()}\n")
-    where = write(
-        config.out / "gradient_dominance.html",
-        page(
-            "Gradient dominance from both sides",
-            story(config.draws, table, rates, pictures),
-            lead="Linear, residual and leaky ReLU networks at global minimisers.",
-            record=provenance(time=f"{say.seconds():.1f} s"),
-        ),
+    where = cli.publish(
+        config,
+        say,
+        "gradient_dominance",
+        "Gradient dominance from both sides",
+        story(config.draws, table, rates, pictures),
+        lead="Linear, residual and leaky ReLU networks at global minimisers.",
     )
-    say(f"wrote {where} and {len(pictures)} figures")
     return {"reports": found, "curves": curves, "run": run, "page": where}
 
 

@@ -14,8 +14,7 @@
 # %%
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,17 +34,7 @@ from jaxrelu.realization import (
     to_restricted,
     unbalanced_vector_pair,
 )
-from jaxrelu.report import (
-    Code,
-    Heading,
-    Picture,
-    Table,
-    Text,
-    number,
-    page,
-    provenance,
-    write,
-)
+from jaxrelu.report import Code, Heading, Picture, Table, Text, number
 
 
 # Distances near 1e-8 of the weights are shown. (TPUs have no float64.)
@@ -60,15 +49,11 @@ print(inverse_stable(near, far, within="N*"))  # Φ, its distance, r, bound, hyp
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """How far apart weights must be when functions are close."""
 
-    quick: bool = False
-    """Few pairs and steps: seconds instead of minutes."""
-    out: Path = Path("out")
-    """Folder for the figures and the page."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
+    QUICK: ClassVar = {"indices": (1, 10, 1000), "pairs": 16}
+
     seed: int = 0
     """Of the random pairs."""
     indices: tuple[float, ...] = (1, 3, 10, 30, 100, 300, 1000)
@@ -79,11 +64,6 @@ class Config:
     """Neurons of the random pairs, with three inputs."""
     beta: float = 0.5
     """β of the pairs for the theorem of one output."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        few = {"indices": (1, 10, 1000), "pairs": 16}
-        return dataclasses.replace(self, **few) if self.quick else self
 
 
 # %% [markdown]
@@ -333,23 +313,16 @@ def main(config: Config) -> dict[str, Any]:
     vectors, broken = vector_rows()
     say(f"{sum(map(len, inside.values())) + len(single)} pairs")
     minima, examples = minima_rows()
-    drawn = draw(config, families, inside, single)
-    pictures = {name: figures.png(figure) for name, figure in drawn.items()}
-    for name, png in pictures.items():
-        write(config.out / f"{name}.png", png)
+    pictures = cli.illustrate(config, draw(config, families, inside, single))
     tables = {"bad": bad, "vectors": vectors, "minima": minima}
-    for table in tables.values():
-        print(f"\n{table.text()}\n")
-    where = write(
-        config.out / "inverse_stability.html",
-        page(
-            "Close functions, close weights?",
-            story(config, tables, inside, pictures),
-            lead="Shallow ReLU networks, exact distances of functions and of weights.",
-            record=provenance(time=f"{say.seconds():.1f} s"),
-        ),
+    where = cli.publish(
+        config,
+        say,
+        "inverse_stability",
+        "Close functions, close weights?",
+        story(config, tables, inside, pictures),
+        lead="Shallow ReLU networks, exact distances of functions and of weights.",
     )
-    say(f"wrote {where} and {len(pictures)} figures")
     return {
         "pathologies": stated,
         "inside": inside,

@@ -11,8 +11,7 @@
 # %%
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.random as jrandom
@@ -20,16 +19,7 @@ import numpy as np
 
 from jaxrelu import cli, figures
 from jaxrelu.experiments import LazyScaling, lazy_scaling
-from jaxrelu.report import (
-    Code,
-    Picture,
-    Table,
-    Text,
-    number,
-    page,
-    provenance,
-    write,
-)
+from jaxrelu.report import Code, Picture, Table, Text, number
 
 
 # The smallest singular value goes through a Gram matrix. (TPUs have no float64.)
@@ -46,17 +36,13 @@ print(lazy_scaling(jax.random.key(0), [100, 400, 1600], activation="relu").expon
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """What training changes, over widths."""
 
-    quick: bool = False
-    """Few widths: seconds instead of minutes."""
-    out: Path = Path("out")
-    """Folder for the figure and the page."""
+    QUICK: ClassVar = {"widths": (64, 2048), "n": 10, "d": 10, "seeds": 2}
+
     seed: int = 0
     """Seed of every random number."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
     widths: tuple[int, ...] = (100, 200, 400, 800, 1600, 3200, 6400, 12800)
     """Neurons."""
     n: int = 20
@@ -67,11 +53,6 @@ class Config:
     """Runs at each width."""
     tolerance: float = 1e-3
     """Descent stops at this relative residual."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        few = {"widths": (64, 2048), "n": 10, "d": 10, "seeds": 2}
-        return dataclasses.replace(self, **few) if self.quick else self
 
 
 # %%
@@ -183,20 +164,15 @@ def main(config: Config) -> dict[str, Any]:
     found = measured(config)
     say(f"{len(config.widths)} widths up to {max(config.widths)}")
     tables = width_table(found), exponent_table(found)
-    picture = figures.png(draw(found))
-    write(config.out / "lazy_training.png", picture)
-    for table in tables:
-        print(f"\n{table.text()}\n")
-    where = write(
-        config.out / "lazy_training.html",
-        page(
-            "Lazy training",
-            story(config, tables, picture),
-            lead="What training a wide network changes, and how it scales.",
-            record=provenance(time=f"{say.seconds():.1f} s"),
-        ),
+    picture = cli.illustrate(config, {"lazy_training": draw(found)})["lazy_training"]
+    where = cli.publish(
+        config,
+        say,
+        "lazy_training",
+        "Lazy training",
+        story(config, tables, picture),
+        lead="What training a wide network changes, and how it scales.",
     )
-    say(f"wrote {where}")
     return {"found": found, "page": where}
 
 

@@ -16,8 +16,7 @@
 # %%
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -25,7 +24,7 @@ import numpy as np
 import jaxrelu as jr
 from jaxrelu import cli, figures
 from jaxrelu.experiments import Grid, PhaseTransition, phase_transition, save
-from jaxrelu.report import Code, Heading, Picture, Table, Text, page, provenance, write
+from jaxrelu.report import Code, Heading, Picture, Table, Text
 
 
 # Near n = kd the Jacobian is nearly singular. (TPUs have no float64.)
@@ -42,17 +41,22 @@ print(phase_transition(grid, "cells", progress=True).transition("gd", k=8))
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """Success of training against kd/n, on random and real data."""
 
-    quick: bool = False
-    """Few cells and short budgets: seconds instead of minutes."""
-    out: Path = Path("out")
-    """Folder for the figures, the page, and the cells' files."""
+    QUICK: ClassVar = {
+        "k": (4,),
+        "d": 6,
+        "ratio": (0.3, 0.6, 0.9, 1.3),
+        "real": (0.3, 0.5),
+        "trials": 5,
+        "gd_steps": 1000,
+        "lm_steps": 60,
+        "batch_size": 40,
+    }
+
     seed: int = 0
     """Seed of every random number."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
     activations: tuple[str, ...] = ("softplus", "relu")
     """Activations on random data."""
     k: tuple[int, ...] = (4, 8, 16)
@@ -71,12 +75,6 @@ class Config:
     """Budget of Levenberg-Marquardt."""
     batch_size: int = 20
     """Runs computed at once; more on an accelerator."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        few = {"k": (4,), "d": 6, "ratio": (0.3, 0.6, 0.9, 1.3), "real": (0.3, 0.5)}
-        few |= {"trials": 5, "gd_steps": 1000, "lm_steps": 60, "batch_size": 40}
-        return dataclasses.replace(self, **few) if self.quick else self
 
 
 # %% [markdown]
@@ -142,6 +140,17 @@ def series(result: PhaseTransition) -> dict[str, dict[str, Any]]:
     return found
 
 
+def not_reached(
+    result: PhaseTransition, test: Any, entries: dict[str, Any]
+) -> float | None:
+    """The largest kd/n of a series if fewer than half of its runs succeeded there."""
+    chosen = np.array(result.select(**entries))
+    ratios = np.array([result.grid.cells[i].ratio for i in chosen])
+    last = chosen[ratios == ratios.max()]
+    half = result.successes(test)[last].mean() >= 0.5
+    return None if half else float(ratios.max())
+
+
 def threshold_table(result: PhaseTransition, caption: str) -> Table:
     """Each series: thresholds of both tests with 95 % intervals, and widths."""
     rows = []
@@ -150,10 +159,10 @@ def threshold_table(result: PhaseTransition, caption: str) -> Table:
         for test in TESTS.values():
             fit = result.transition(test, **entries)
             low, high = (f"{end:.3g}" for end in fit.interval)
-            most = max(result.grid.cells[i].ratio for i in result.select(**entries))
             value = f"{fit.threshold:.3g}" if np.isfinite(fit.threshold) else "–"
-            if fit.threshold > 1.001 * most:  # the curve says it, not the data
-                value = f"> {most:.3g}"
+            most = not_reached(result, test, entries)
+            if most is not None and fit.threshold > 0.999 * most:
+                value = f"> {most:.3g}"  # the curve says more, the data do not
             width = f"{fit.width:.2g}" if np.isfinite(fit.width) else "–"
             row += [value, f"[{low}, {high}]", width]
             row.append(f"{fit.deviance:.1f} / {fit.freedom}")
@@ -238,21 +247,15 @@ def main(config: Config) -> dict[str, Any]:
         "real": threshold_table(results["real"], "Real data, softplus."),
     }
     drawn = draw(results["random"], results["real"])
-    pictures = {name: figures.png(figure) for name, figure in drawn.items()}
-    for name, png in pictures.items():
-        write(config.out / f"{name}.png", png)
-    for table in tables.values():
-        print(f"\n{table.text()}\n")
-    where = write(
-        config.out / "phase_transition.html",
-        page(
-            "Phase transitions near n = kd",
-            story(config, tables, pictures),
-            lead="Which shares of runs fit n labels with kd weights, and how.",
-            record=provenance(time=f"{say.seconds():.1f} s"),
-        ),
+    pictures = cli.illustrate(config, drawn)
+    where = cli.publish(
+        config,
+        say,
+        "phase_transition",
+        "Phase transitions near n = kd",
+        story(config, tables, pictures),
+        lead="Which shares of runs fit n labels with kd weights, and how.",
     )
-    say(f"wrote {where} and {len(pictures)} figures")
     return {**results, "tables": tables, "page": where}
 
 

@@ -18,8 +18,7 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,21 +28,8 @@ import numpy as np
 
 import jaxrelu as jr
 from jaxrelu import cli, figures, theory
-from jaxrelu.activations import (
-    activation,
-    dual_kernel,
-)
-from jaxrelu.report import (
-    Code,
-    Heading,
-    Picture,
-    Table,
-    Text,
-    number,
-    page,
-    provenance,
-    write,
-)
+from jaxrelu.activations import activation, dual_kernel
+from jaxrelu.report import Code, Heading, Picture, Table, Text, number
 from jaxrelu.spectra import eigvalsh, spectrum
 
 
@@ -62,17 +48,21 @@ print(jr.spectrum(jr.jacobian(net, data.inputs)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """Jacobian spectra at initialisation, and gradient descent, beside theory."""
 
-    quick: bool = False
-    """Small sizes: seconds instead of a minute."""
-    out: Path = Path("out")
-    """Folder for the figures and the page."""
+    QUICK: ClassVar = {
+        "n": 100,
+        "widths": (32, 128),
+        "repeats": 2,
+        "shifts": 4,
+        "train_n": 20,
+        "steps": 200,
+        "certified": (2, 4096, 100),
+    }
+
     seed: int = 0
     """Seed of every random number."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
     n: int = 300
     """Digits whose spectra are computed."""
     widths: tuple[int, ...] = (64, 256, 1024, 4096)
@@ -87,12 +77,6 @@ class Config:
     """Steps of gradient descent."""
     certified: tuple[int, int, int] = (3, 16384, 300)
     """Samples, width and steps of the descent with a certificate."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        small = {"n": 100, "widths": (32, 128), "repeats": 2, "shifts": 4}
-        small |= {"train_n": 20, "steps": 200, "certified": (2, 4096, 100)}
-        return dataclasses.replace(self, **small) if self.quick else self
 
 
 # %% [markdown]
@@ -480,15 +464,13 @@ def main(config: Config) -> dict[str, Any]:
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(THREE_LINES, {})
     sphere = jr.data.sphere(points, config.n, d)
-    pictures = {
+    drawn = {
         "spectrum": spectrum_figure(spectra),
         "width": width_figure(widths),
         "bulk": bulk_figure(inputs, sphere),
         "descent": descent_figure(runs, verdict, sure, bound),
     }
-    pictures = {name: figures.png(figure) for name, figure in pictures.items()}
-    for name, png in pictures.items():
-        write(config.out / f"{name}.png", png)
+    pictures = cli.illustrate(config, drawn)
     say("figures")
 
     tables = {
@@ -496,24 +478,17 @@ def main(config: Config) -> dict[str, Any]:
         "descent": descent_table(runs, reports),
         "certificate": condition_table(verdict),
     }
-    for table in tables.values():
-        print(f"\n{table.text()}\n")
-
     share = {name: explained(part) for name, part in widths.items()}
-    blocks = story(config, tables, pictures, share, verdict, printed.getvalue())
-    settings = {k: v for k, v in vars(config).items() if k not in ("out", "require")}
-    record = provenance(
+    where = cli.publish(
+        config,
+        say,
+        "quickstart",
+        "The Jacobian spectrum at initialisation, and the descent that it promises",
+        story(config, tables, pictures, share, verdict, printed.getvalue()),
+        lead=f"{config.n} handwritten digits of 8 × 8 pixels, labels even or odd.",
         data=repr(data),
         key=f"jax.random.key({config.seed})",
-        configuration=settings,
-        time=f"{say.seconds():.1f} s",
     )
-    title = "The Jacobian spectrum at initialisation, and the descent that it promises"
-    lead = f"Handwritten digits, {config.n} images of 8 × 8 pixels, labels even or odd."
-    where = write(
-        config.out / "quickstart.html", page(title, blocks, lead=lead, record=record)
-    )
-    say(f"wrote {where} and {len(pictures)} figures")
     return {
         "spectra": spectra,
         "widths": widths,

@@ -14,8 +14,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,18 +24,7 @@ import numpy as np
 import jaxrelu as jr
 from jaxrelu import cli, figures
 from jaxrelu.landscape import linear_minimizer
-from jaxrelu.report import (
-    Code,
-    Heading,
-    Picture,
-    Table,
-    Text,
-    estimate,
-    number,
-    page,
-    provenance,
-    write,
-)
+from jaxrelu.report import Code, Heading, Picture, Table, Text, estimate, number
 
 
 # Quotients of small displacements are shown. (TPUs have no float64.)
@@ -52,15 +40,16 @@ print(jr.one_point_convexity(loss, net, radius=0.02, key=key).found)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """Regularity condition of a linear network along a cone of directions."""
 
-    quick: bool = False
-    """Few angles and radii: seconds."""
-    out: Path = Path("out")
-    """Folder for the figures and the page."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
+    QUICK: ClassVar = {
+        "num_starts": 8,
+        "num_steps": 100,
+        "degrees": (0, 45, 80),
+        "radii": (0.003, 0.03),
+    }
+
     seed: int = 0
     """Seed of the random starts."""
     share: float = 0.25
@@ -73,12 +62,6 @@ class Config:
     """Random starts of each search."""
     num_steps: int = 400
     """Steps of each ascent."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        few = {"num_starts": 8, "num_steps": 100, "degrees": (0, 45, 80)}
-        few |= {"radii": (0.003, 0.03)}
-        return dataclasses.replace(self, **few) if self.quick else self
 
 
 # %% [markdown]
@@ -247,10 +230,7 @@ def main(config: Config) -> dict[str, Any]:
     say(f"{len(reports)} cones")
     failed = failures(config)
     say("a full ball, and a run")
-    drawn = draw(config, reports)
-    pictures = {name: figures.png(figure) for name, figure in drawn.items()}
-    for name, png in pictures.items():
-        write(config.out / f"{name}.png", png)
+    pictures = cli.illustrate(config, draw(config, reports))
     say("figures")
     where_it_fails = Table(
         columns=(
@@ -267,18 +247,14 @@ def main(config: Config) -> dict[str, Any]:
         ],
         caption="Without the cone: a ball of radius 0.1, and a run.",
     )
-    for each in (table, where_it_fails):
-        print(f"\n{each.text()}\n")
-    where = write(
-        config.out / "regularity_cone.html",
-        page(
-            "The regularity condition along a cone",
-            story(table, where_it_fails, pictures),
-            lead="A linear network of two layers at a global minimiser.",
-            record=provenance(time=f"{say.seconds():.1f} s"),
-        ),
+    where = cli.publish(
+        config,
+        say,
+        "regularity_cone",
+        "The regularity condition along a cone",
+        story(table, where_it_fails, pictures),
+        lead="A linear network of two layers at a global minimiser.",
     )
-    say(f"wrote {where} and {len(pictures)} figures")
     worst = np.array([float(r.found) for _, _, r in reports])
     return {"reports": reports, "failed": failed, "worst": worst, "page": where}
 

@@ -13,8 +13,7 @@
 # %%
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -33,17 +32,7 @@ from jaxrelu.realization import (
     supnorm,
     to_restricted,
 )
-from jaxrelu.report import (
-    Code,
-    Heading,
-    Picture,
-    Table,
-    Text,
-    number,
-    page,
-    provenance,
-    write,
-)
+from jaxrelu.report import Code, Heading, Picture, Table, Text, number
 
 
 # Networks are compared to 1e-12. (TPUs have no float64.)
@@ -58,15 +47,11 @@ print(is_restricted(inside), inside(extend_inputs(x)) - network(x))
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """What descent on weights does to functions."""
 
-    quick: bool = False
-    """Few starts and steps: seconds instead of minutes."""
-    out: Path = Path("out")
-    """Folder for the figure and the page."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
+    QUICK: ClassVar = {"runs": 8, "starts": 4, "steps": 400, "width": 4}
+
     seed: int = 0
     """Of batches and starts."""
     runs: int = 24
@@ -77,11 +62,6 @@ class Config:
     """Steps of a training."""
     width: int = 8
     """Neurons of the trained networks."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        few = {"runs": 8, "starts": 4, "steps": 400, "width": 4}
-        return dataclasses.replace(self, **few) if self.quick else self
 
 
 # %% [markdown]
@@ -292,20 +272,16 @@ def main(config: Config) -> dict[str, Any]:
         curves, title="Median over the starts", ylabel="mean squared error"
     )
     figure.axes[0].set_xlabel("step")
-    picture = figures.png(figure)
-    write(config.out / "restricted_training.png", picture)
-    for table in (notebook, training):
-        print(f"\n{table.text()}\n")
-    where = write(
-        config.out / "restricted_training.html",
-        page(
-            "Training, seen as functions",
-            story(notebook, training, runs, picture),
-            lead="Exact norms of what descent on weights does to a function.",
-            record=provenance(time=f"{say.seconds():.1f} s"),
-        ),
+    name = "restricted_training"
+    picture = cli.illustrate(config, {name: figure})[name]
+    where = cli.publish(
+        config,
+        say,
+        name,
+        "Training, seen as functions",
+        story(notebook, training, runs, picture),
+        lead="Exact norms of what descent on weights does to a function.",
     )
-    say(f"wrote {where} and a figure")
     return {"notebook": fitted, "training": runs, "page": where}
 
 

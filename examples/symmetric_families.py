@@ -14,8 +14,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,18 +28,7 @@ from jaxrelu.landscape import (
     series,
     symmetric_minimum,
 )
-from jaxrelu.report import (
-    Code,
-    Heading,
-    Picture,
-    Table,
-    Text,
-    estimate,
-    number,
-    page,
-    provenance,
-    write,
-)
+from jaxrelu.report import Code, Heading, Picture, Table, Text, estimate, number
 
 
 # Differences near 1e-10 of the loss are shown. (TPUs have no float64.)
@@ -56,15 +44,16 @@ print(point.hessian_spectrum())
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """Symmetric families of minima of the teacher-student loss."""
 
-    quick: bool = False
-    """Few sizes: seconds instead of a minute."""
-    out: Path = Path("out")
-    """Folder for the figures and the page."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
+    QUICK: ClassVar = {
+        "families": ("global", "A", "II"),
+        "small": (5, 8),
+        "large": (100, 10**6),
+        "shown": 8,
+    }
+
     families: tuple[str, ...] = ("global", "A", "I", "II", "M_2", "M_3")
     """Families to follow."""
     small: tuple[int, int] = (4, 24)
@@ -73,12 +62,6 @@ class Config:
     """The k at which limits are approached."""
     shown: int = 20
     """The k of heat-maps and spectra, checked against the full Hessian."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        few = {"families": ("global", "A", "II"), "small": (5, 8)}
-        few |= {"large": (100, 10**6), "shown": 8}
-        return dataclasses.replace(self, **few) if self.quick else self
 
 
 # %% [markdown]
@@ -249,24 +232,16 @@ def main(config: Config) -> dict[str, Any]:
     say(f"{len(config.families)} families at k = {config.shown}")
     growth, found = growth_rows(config)
     say(f"type II at {len(config.large)} sizes up to {max(config.large)}")
-    pictures = {name: figures.png(figure) for name, figure in draw(config).items()}
-    for name, png in pictures.items():
-        write(config.out / f"{name}.png", png)
+    pictures = cli.illustrate(config, draw(config))
     say("figures")
-    for table in (families, growth):
-        print(f"\n{table.text()}\n")
-    title = "Families of minima of the teacher-student loss"
-    lead = "Sum of ReLU neurons against an orthonormal teacher, Gaussian inputs."
-    where = write(
-        config.out / "symmetric_families.html",
-        page(
-            title,
-            story(config, families, growth, pictures),
-            lead=lead,
-            record=provenance(time=f"{say.seconds():.1f} s"),
-        ),
+    where = cli.publish(
+        config,
+        say,
+        "symmetric_families",
+        "Families of minima of the teacher-student loss",
+        story(config, families, growth, pictures),
+        lead="Sum of ReLU neurons against an orthonormal teacher, Gaussian inputs.",
     )
-    say(f"wrote {where} and {len(pictures)} figures")
     return {"growth": found, "families": families, "page": where}
 
 

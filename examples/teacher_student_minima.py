@@ -12,8 +12,7 @@
 # %%
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +21,7 @@ import numpy as np
 
 import jaxrelu as jr
 from jaxrelu import cli, figures, landscape
-from jaxrelu.report import (
-    Heading,
-    Picture,
-    Table,
-    Text,
-    number,
-    page,
-    provenance,
-    write,
-)
+from jaxrelu.report import Heading, Picture, Table, Text, number
 
 
 # A gradient of 1e-12 is asked for. (TPUs have no float64.)
@@ -39,17 +29,13 @@ jax.config.update("jax_enable_x64", jax.default_backend() != "tpu")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(cli.AbstractOptions):
     """Minima of the teacher-student loss: found, counted, proved, escaped."""
 
-    quick: bool = False
-    """Small sizes: seconds instead of a minute."""
-    out: Path = Path("out")
-    """Folder for the figures and the page."""
+    QUICK: ClassVar = {"k": 7, "starts": 48, "resolution": 15, "steps": 400}
+
     seed: int = 0
     """Seed of every random number."""
-    require: Literal["cpu", "gpu", "tpu"] | None = None
-    """Stop unless JAX runs on this platform."""
     k: int = 8
     """Neurons of the teacher and of the student."""
     starts: int = 512
@@ -58,11 +44,6 @@ class Config:
     """Points per side of the slice."""
     steps: int = 20000
     """Steps of gradient descent towards a split global minimum."""
-
-    def sized(self) -> "Config":
-        """The configuration with ``quick`` carried out."""
-        few = {"k": 7, "starts": 48, "resolution": 15, "steps": 400}
-        return dataclasses.replace(self, **few) if self.quick else self
 
 
 # %% [markdown]
@@ -263,25 +244,15 @@ def main(config: Config) -> dict[str, Any]:
         "escapes": ways,
     }
     print(f"\n{census}\n")
-    for table in tables.values():
-        print(f"\n{table.text()}\n")
-    pictures = {
-        name: figures.png(figure) for name, figure in draw(points, cut, cubic).items()
-    }
-    for name, png in pictures.items():
-        write(config.out / f"{name}.png", png)
-    settings = {k: v for k, v in vars(config).items() if k not in ("out", "require")}
-    record = provenance(
-        key=f"jax.random.key({config.seed})",
-        configuration=settings,
-        time=f"{say.seconds():.1f} s",
+    pictures = cli.illustrate(config, draw(points, cut, cubic))
+    target = cli.publish(
+        config,
+        say,
+        "teacher_student_minima",
+        "Minima of the teacher-student loss: found, counted, proved, escaped",
+        story(tables, pictures, cubic),
+        lead=f"k = {k} orthonormal teacher neurons, Gaussian inputs, no sampling.",
     )
-    title = "Minima of the teacher-student loss: found, counted, proved, escaped"
-    lead = f"k = {k} orthonormal teacher neurons, Gaussian inputs, no sampling."
-    target = config.out / "teacher_student_minima.html"
-    blocks = story(tables, pictures, cubic)
-    write(target, page(title, blocks, lead=lead, record=record))
-    say(f"wrote {target} and {len(pictures)} figures")
     return {
         "points": points,
         "census": census,

@@ -1,11 +1,36 @@
-"""What the scripts share: options from the command line, the platform, progress."""
+"""What the scripts share: options, the platform, and what they leave behind."""
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import jax
 
-from jaxrelu.report import Progress
+from jaxrelu import figures
+from jaxrelu.report import Progress, Table, page, provenance, write
+
+
+@dataclasses.dataclass(frozen=True)
+class AbstractOptions:
+    """The options of every script; its own come on top.
+
+    Attributes:
+        QUICK: options that ``quick`` replaces, with their values.
+    """
+
+    QUICK: ClassVar[Mapping[str, Any]] = {}
+
+    quick: bool = False
+    """Small sizes: seconds instead of minutes."""
+    out: Path = Path("out")
+    """Folder for the figures and the page."""
+    require: Literal["cpu", "gpu", "tpu"] | None = None
+    """Stop unless JAX runs on this platform."""
+
+    def sized(self) -> Any:
+        """The options with ``quick`` carried out."""
+        return dataclasses.replace(self, **self.QUICK) if self.quick else self
 
 
 def start(require: str | None = None) -> Progress:
@@ -27,6 +52,48 @@ def start(require: str | None = None) -> Progress:
         )
         raise SystemExit(msg)
     return say
+
+
+def illustrate(config: AbstractOptions, drawn: Mapping[str, Any]) -> dict[str, bytes]:
+    """Each figure as a PNG, also written to ``out`` under its name."""
+    pictures = {name: figures.png(figure) for name, figure in drawn.items()}
+    for name, png in pictures.items():
+        write(config.out / f"{name}.png", png)
+    return pictures
+
+
+def publish(
+    config: AbstractOptions,
+    say: Progress,
+    name: str,
+    title: str,
+    blocks: Iterable[Any],
+    *,
+    lead: str,
+    **more: Any,
+) -> Path:
+    """Prints the tables among the blocks; writes the page, with its provenance.
+
+    Args:
+        config: carried out; the page lists what decides its numbers.
+        say: the script's clock.
+        name: of the page, ``out/name.html``.
+        title: see `report.page`, as for ``blocks`` and ``lead``.
+        blocks: of the page.
+        lead: one sentence under the title.
+        more: further entries of the provenance.
+    """
+    blocks = list(blocks)
+    for table in blocks:
+        if isinstance(table, Table):
+            print(f"\n{table.text()}\n")
+    aside = ("out", "require")
+    settings = {k: v for k, v in vars(config).items() if k not in aside}
+    record = provenance(**more, configuration=settings, time=f"{say.seconds():.1f} s")
+    text = page(title, blocks, lead=lead, record=record)
+    where = write(config.out / f"{name}.html", text)
+    say(f"wrote {where} and its figures")
+    return where
 
 
 def run(main: Callable[[Any], Any], config: type) -> Any:

@@ -20,14 +20,18 @@ COMPILED = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+HASTY = "jax_disable_most_optimizations"
 
 
 def pytest_configure(config):
     """One folder of compiled programs for all the processes of a run, then removed.
 
     Workers, and the processes that tests start, find it through the environment.
+    LLVM's optimisations are left out: most tests compile for longer than they run.
     """
     settings = dict(COMPILED)
+    if HASTY.upper() not in os.environ:
+        settings[HASTY] = True
     if "PYTEST_XDIST_WORKER" in os.environ:
         settings["jax_compilation_cache_dir"] = os.environ["JAX_COMPILATION_CACHE_DIR"]
     else:
@@ -83,8 +87,12 @@ def getkey(request):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _release_compiled_programs():
-    """Compiled programs of one module are of no use to the next."""
+def _compilation(request):
+    """Optimised for a module that asks; programs of one are of no use to another."""
+    hasty = jax.config.read(HASTY)
+    if request.node.get_closest_marker("optimised"):
+        jax.config.update(HASTY, False)
     yield
+    jax.config.update(HASTY, hasty)
     jax.clear_caches()
     gc.collect()

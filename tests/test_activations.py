@@ -21,6 +21,9 @@ from jaxrelu.activations import (
 )
 
 
+pytestmark = pytest.mark.optimised  # rounding is what they are about
+
+
 def softplus(beta):
     return lambda z: mp.log1p(mp.exp(beta * z)) / beta
 

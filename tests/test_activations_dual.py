@@ -28,6 +28,8 @@ from jaxrelu.activations import (
 )
 
 
+pytestmark = pytest.mark.optimised  # rounding is what they are about
+
 PI = np.pi
 ALL = [
     ReLU(), LeakyReLU(0.2), Softplus(), Softplus(2.0), Tanh(), Erf(), Sigmoid(), GELU(),

@@ -2,6 +2,7 @@
 
 import shutil
 
+import equinox as eqx
 import jax
 import numpy as np
 import pytest
@@ -36,6 +37,13 @@ def test_phase_transition(tmp_path):
         assert not result.gd_diverged.any()
     assert {cell.data for cell in real.grid.cells} == {"digits", "breast cancer"}
     assert {cell.labels for cell in real.grid.cells} == {"given", "shuffled"}
+    # one run of five that fits at the largest kd/n shows no threshold there, four do
+    for fitted, shown in ((1, f"> {max(ratios):.3g}"), (4, f"{max(ratios):.3g}")):
+        residual = np.ones_like(random.gd_residual)
+        residual[softplus[np.argmax(ratios)], :fitted] = 0
+        altered = eqx.tree_at(lambda result: result.gd_residual, random, residual)
+        rows = phase.threshold_table(altered, "").rows
+        assert [row[1] for row in rows if row[0].startswith("softplus")] == [shown]
     for name in ("random.nc", "real.nc"):
         (tmp_path / name).unlink()
     shutil.rmtree(tmp_path / "cells")

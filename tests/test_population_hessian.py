@@ -18,6 +18,8 @@ from jaxrelu.operators import _population_hessian as module
 from jaxrelu.spectra import extreme, spectrum
 
 
+pytestmark = pytest.mark.optimised  # rounding is what they are about
+
 ANGLES = [0.1, 1e-4, 1e-8, 1e-12, 1e-16, 1e-40, 1e-160, 1e-300, 1.3, 0.0]
 
 
