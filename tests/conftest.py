@@ -1,11 +1,14 @@
 """Both precisions, eight virtual devices, keys that depend on the test alone."""
 
 import gc
+import importlib
 import os
 import shutil
+import sys
 import tempfile
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import jax
 import pytest
@@ -20,6 +23,7 @@ COMPILED = {
     "jax_persistent_cache_min_compile_time_secs": 0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 HASTY = "jax_disable_most_optimizations"
 
 
@@ -84,6 +88,19 @@ def getkey(request):
         return sub
 
     return fresh
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """Imports a module of the benchmarks folder, which is no package."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    # before each call that it times; a session of tests has a heap of many objects
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    yield importlib.import_module
+    for name in list(sys.modules):
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if file.startswith(str(BENCHMARKS)):
+            monkeypatch.delitem(sys.modules, name)
 
 
 @pytest.fixture(autouse=True, scope="module")

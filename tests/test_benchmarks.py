@@ -1,27 +1,12 @@
 """The benchmarks measure what they say: tiny sizes, and judges that can say no."""
 
-import importlib
-import json
 import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a module of the benchmarks folder, which is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module
-    for name in list(sys.modules):
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if file.startswith(str(BENCHMARKS)):
-            monkeypatch.delitem(sys.modules, name)
+from _benchmarks import report
 
 
 def dense_jacobian(problem):
@@ -34,8 +19,8 @@ def dense_jacobian(problem):
     return np.concatenate(blocks, axis=1)
 
 
-def test_problem(load):
-    problem = load("_problem").make_problem(12, 5, 6)
+def test_problem(bench):
+    problem = bench("_problem").make_problem(12, 5, 6)
     inputs, inner, outer = (problem[key] for key in ("inputs", "inner", "outer"))
     assert inputs.shape == (12, 5)
     assert inner.shape == (6, 5)
@@ -45,7 +30,7 @@ def test_problem(load):
     )
     for x in (inputs, inner, outer):
         np.testing.assert_array_equal(x, x.astype(np.float32))
-    problem = load("_problem").make_problem(4000, 3, 500)
+    problem = bench("_problem").make_problem(4000, 3, 500)
     inputs, inner = problem["inputs"], problem["inner"]
     angle = np.abs(inputs @ inner.T) / np.linalg.norm(inner, axis=1)
     assert angle.min() >= 32 * np.finfo(np.float32).eps  # 8 breaches at the first draw
@@ -54,8 +39,8 @@ def test_problem(load):
 
 
 @pytest.mark.parametrize("sizes", [(10, 6, 8), (9, 3, 40), (40, 16, 50)])
-def test_references_are_the_singular_values_of_the_jacobian(load, sizes):
-    module = load("_problem")
+def test_references_are_the_singular_values_of_the_jacobian(bench, sizes):
+    module = bench("_problem")
     problem = module.make_problem(*sizes)
     exact = np.linalg.svd(dense_jacobian(problem), compute_uv=False)[::-1]
     assert exact[0] > 1e-2
@@ -63,24 +48,19 @@ def test_references_are_the_singular_values_of_the_jacobian(load, sizes):
     np.testing.assert_allclose(module.gram_values(problem), exact, rtol=1e-10)
 
 
-def run_spectrum(load, tmp_path, *arguments):
-    status = load("jacobian_spectrum").main(
-        [
-            *("--in-process", "--rounds", "1", "--pause", "0", "--gemm", "8"),
-            *("--steady-seconds", "0.01", "--stem", "here"),
-            *("--peers-python", "/nowhere", "--nt-python", "/nowhere"),
-            *("--output", str(tmp_path), "--cache", str(tmp_path / "cache")),
-            *arguments,
-        ]
+def run_spectrum(bench, tmp_path, *arguments):
+    return report(
+        bench("jacobian_spectrum"),
+        tmp_path,
+        *("--peers-python", "/nowhere", "--nt-python", "/nowhere"),
+        *("--gemm", "8", *arguments),
     )
-    assert status == 0
-    return json.loads((tmp_path / "here.json").read_text())
 
 
-def test_jacobian_spectrum_report(load, tmp_path, capsys):
+def test_jacobian_spectrum_report(bench, tmp_path, capsys):
     names = ["ours", "ours_ends", "ours_gram", "sample_gram", "lapack", "torch_func"]
     written = run_spectrum(
-        load,
+        bench,
         tmp_path,
         *("--sizes", "24,6,8", "--dtypes", "float64"),
         *("--only", *names, "gemm"),
@@ -110,9 +90,9 @@ def test_jacobian_spectrum_report(load, tmp_path, capsys):
     assert "wrote" in capsys.readouterr().out
 
 
-def test_accuracy_sees_a_wrong_answer(load):
-    module = load("jacobian_spectrum")
-    problem = load("_problem").make_problem(12, 5, 6)
+def test_accuracy_sees_a_wrong_answer(bench):
+    module = bench("jacobian_spectrum")
+    problem = bench("_problem").make_problem(12, 5, 6)
     exact = np.linalg.svd(dense_jacobian(problem), compute_uv=False)[::-1]
     judge = module.Accuracy(problem, exact)
     wrong = exact.copy()
@@ -131,31 +111,31 @@ def test_accuracy_sees_a_wrong_answer(load):
     assert judge("ends", ends)["error / bound"] == pytest.approx(5)
 
 
-def made_row(load, name, size, dtype="float32", *, seconds=1.0, **more):
+def made_row(bench, name, size, dtype="float32", *, seconds=1.0, **more):
     sizes = dict(zip("ndk", size, strict=True))
-    row = load("_harness").Row(name, name, "values", sizes, dtype, **more)
+    row = bench("_harness").Row(name, name, "values", sizes, dtype, **more)
     row.seconds = [seconds]
     return row
 
 
-def verdicts(load, rows, platform="cpu"):
-    targets = load("jacobian_spectrum").spectrum_targets(rows, platform)
+def verdicts(bench, rows, platform="cpu"):
+    targets = bench("jacobian_spectrum").spectrum_targets(rows, platform)
     return {target.name: target for target in targets}
 
 
-def test_targets(load):
+def test_targets(bench):
     size = (2048, 512, 2048)
     numbers = 4 * (2048**2 + 2048 * (512 + 2048))
     rows = [
-        made_row(load, "ours", size, seconds=1.1, peak_bytes=9 * numbers),
-        made_row(load, "ours_ends", size, seconds=0.5, peak_bytes=3 * numbers),
-        made_row(load, "ours_gram_alone", size, seconds=0.1),
-        made_row(load, "gram_formula_alone", size, seconds=0.25),
-        made_row(load, "lapack", size, seconds=1.0),
-        made_row(load, "nngeometry", size, seconds=1.32),
-        made_row(load, "sample_gram", size, seconds=143.1, status="stopped: a call"),
+        made_row(bench, "ours", size, seconds=1.1, peak_bytes=9 * numbers),
+        made_row(bench, "ours_ends", size, seconds=0.5, peak_bytes=3 * numbers),
+        made_row(bench, "ours_gram_alone", size, seconds=0.1),
+        made_row(bench, "gram_formula_alone", size, seconds=0.25),
+        made_row(bench, "lapack", size, seconds=1.0),
+        made_row(bench, "nngeometry", size, seconds=1.32),
+        made_row(bench, "sample_gram", size, seconds=143.1, status="stopped: a call"),
     ]
-    found = verdicts(load, rows)
+    found = verdicts(bench, rows)
     at = "(2048, 512, 2048) float32"
     expected = {
         f"all values / LAPACK, {at}": (1.1, True),
@@ -174,28 +154,28 @@ def test_targets(load):
         assert found[name].verdict == word
 
 
-def test_rate_target_on_an_accelerator(load):
+def test_rate_target_on_an_accelerator(bench):
     size = (2048, 512, 2048)
-    gemm = made_row(load, "gemm", (8192, 1, 2), seconds=1.0)
+    gemm = made_row(bench, "gemm", (8192, 1, 2), seconds=1.0)
     gemm.accuracy = {"flop": 1e12}
     flop = 2 * 2048**2 * (512 + 2048)
-    gram = made_row(load, "ours_gram", size, seconds=flop / 0.6e12)
+    gram = made_row(bench, "ours_gram", size, seconds=flop / 0.6e12)
     name = "Gram / GEMM rate, (2048, 512, 2048) float32"
-    assert name not in verdicts(load, [gram, gemm])
-    target = verdicts(load, [gram, gemm], "gpu")[name]
+    assert name not in verdicts(bench, [gram, gemm])
+    target = verdicts(bench, [gram, gemm], "gpu")[name]
     assert target.got == pytest.approx(0.6)
     assert target.met is False
 
 
-def test_time_in_the_compiler_is_counted_once(load):
-    clock = load("_child")._CompileClock()
+def test_time_in_the_compiler_is_counted_once(bench):
+    clock = bench("_child")._CompileClock()
     clock.intervals = [(1.0, 4.0), (2.0, 3.0), (3.5, 5.0), (7.0, 8.0)]
     assert clock.seconds() == 5.0
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
-def test_peak_is_seen_after_the_memory_is_freed(load):
-    meter = load("_child").PeakMeter()
+def test_peak_is_seen_after_the_memory_is_freed(bench):
+    meter = bench("_child").PeakMeter()
     meter.start()
     np.ones(2**23).sum()  # 64 MiB, freed at once
     assert 60e6 < meter.peak() < 90e6
@@ -241,14 +221,15 @@ def absent(problem, dtype):
 
 
 @pytest.mark.multiprocess
-def test_limits_and_failures_become_words(load, tmp_path, monkeypatch):
+def test_limits_and_failures_become_words(bench, tmp_path, monkeypatch):
     """Real child processes: whatever a candidate does, the others are measured."""
-    harness = load("_harness")
+    harness = bench("_harness")
     folder = tmp_path / "_candidates"
     folder.mkdir()
     (folder / "__init__.py").touch()
     (folder / "odd.py").write_text(CANDIDATE)
-    (tmp_path / "_child.py").write_text((BENCHMARKS / "_child.py").read_text())
+    child = Path(harness.__file__).with_name("_child.py")
+    (tmp_path / "_child.py").write_text(child.read_text())
     monkeypatch.setattr(harness, "__file__", str(tmp_path / "_harness.py"))
     problem = tmp_path / "problem.npz"
     np.savez(problem, x=np.arange(3.0))
@@ -295,8 +276,8 @@ def test_limits_and_failures_become_words(load, tmp_path, monkeypatch):
     assert len(fine.seconds) == 10
 
 
-def test_exponent_and_its_error(load):
-    scaling = load("scaling")
+def test_exponent_and_its_error(bench):
+    scaling = bench("scaling")
     sizes = [256, 512, 1024, 2048]
     fit = scaling.fit_exponent(sizes, [3e-9 * n**2.5 for n in sizes])
     assert fit.exponent == pytest.approx(2.5)
@@ -315,17 +296,13 @@ def test_exponent_and_its_error(load):
         scaling.fit_exponent(sizes[:2], [1.0, 2.0])
 
 
-def test_scaling_report(load, tmp_path, capsys):
-    status = load("scaling").main(
-        [
-            *("--in-process", "--rounds", "1", "--pause", "0", "--dtypes", "float64"),
-            *("--steady-seconds", "0.01", "--base", "16", "4", "8", "--stem", "here"),
-            *("--n", "16", "24", "32", "--k", "8", "--d", "4"),
-            *("--output", str(tmp_path), "--cache", str(tmp_path / "cache")),
-        ]
+def test_scaling_report(bench, tmp_path, capsys):
+    written = report(
+        bench("scaling"),
+        tmp_path,
+        *("--dtypes", "float64", "--base", "16", "4", "8"),
+        *("--n", "16", "24", "32", "--k", "8", "--d", "4"),
     )
-    assert status == 0
-    written = json.loads((tmp_path / "here.json").read_text())
     fitted = {(fit["axis"], fit["candidate"]) for fit in written["fits"]}
     assert fitted == {("n", "ours"), ("n", "ours_gram")}
     assert all(row["status"] == "ok" for row in written["rows"])

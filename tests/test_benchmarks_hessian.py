@@ -1,47 +1,21 @@
 """The Hessian benchmark measures what it says: tiny sizes, judges that can say no."""
 
-import importlib
-import json
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from _benchmarks import report
 
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a module of the benchmarks folder, which is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module
-    for name in list(sys.modules):
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if file.startswith(str(BENCHMARKS)):
-            monkeypatch.delitem(sys.modules, name)
-
-
-def run(load, tmp_path, *arguments):
-    status = load("population_hessian").main(
-        [
-            *("--in-process", "--rounds", "1", "--pause", "0", "--stem", "here"),
-            *("--steady-seconds", "0.01", "--peers-python", "/nowhere"),
-            *("--output", str(tmp_path), "--cache", str(tmp_path / "cache")),
-            *arguments,
-        ]
-    )
-    assert status == 0
-    return json.loads((tmp_path / "here.json").read_text())
+def run(bench, tmp_path, *arguments):
+    module = bench("population_hessian")
+    return report(module, tmp_path, "--peers-python", "/nowhere", *arguments)
 
 
 @pytest.mark.slow
-def test_population_hessian_report(load, tmp_path, monkeypatch):
-    module = load("population_hessian")
+def test_population_hessian_report(bench, tmp_path, monkeypatch):
+    module = bench("population_hessian")
     monkeypatch.setattr(module, "DEGENERATE", 3)
     written = run(
-        load,
+        bench,
         tmp_path,
         *("--sizes", "3", "--widths", "4", "--samples", "12", "5"),
         *("--symmetric", "1000", "--dtypes", "float64"),
@@ -77,9 +51,17 @@ def test_population_hessian_report(load, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_census_report(load, tmp_path):
+def test_census_report(bench, tmp_path):
     written = run(
-        load, tmp_path, "--parts", "census", "--census", "2", "2", "--dtypes", "float64"
+        bench,
+        tmp_path,
+        "--parts",
+        "census",
+        "--census",
+        "2",
+        "2",
+        "--dtypes",
+        "float64",
     )
     found = {row["candidate"]: row for row in written["rows"]}
     assert set(found) == {"ours_census", "descent_loop"}
@@ -100,9 +82,9 @@ def by_hand(w, v):
 
 
 @pytest.mark.parametrize("point", ["generic", "minimum", "parallel"])
-def test_references_agree_with_quadrature(load, point):
+def test_references_agree_with_quadrature(bench, point):
     """Second differences of the loss by another integral, entry by entry."""
-    module = load("_hessian_problem")
+    module = bench("_hessian_problem")
     problem = module.population_problem(3, point)
     # the plane spanned by the first two coordinates: cut the third off
     small = {name: problem[name][:, :2] for name in ("inner", "teacher", "direction")}
@@ -123,8 +105,8 @@ def test_references_agree_with_quadrature(load, point):
         assert difference / (4 * step**2) == pytest.approx(value, abs=3e-3)
 
 
-def test_published_blocks_and_the_gradient_agree_with_the_differences(load):
-    module = load("_hessian_problem")
+def test_published_blocks_and_the_gradient_agree_with_the_differences(bench):
+    module = bench("_hessian_problem")
     problem = module.population_problem(4, "generic")
     index, values = module.sampled_entries(problem)
     i, a, j, b = index.T
@@ -137,8 +119,8 @@ def test_published_blocks_and_the_gradient_agree_with_the_differences(load):
     np.testing.assert_allclose((plus - minus) / (2 * step), product, atol=1e-8)
 
 
-def test_the_judges_see_a_wrong_answer(load):
-    module = load("population_hessian")
+def test_the_judges_see_a_wrong_answer(bench):
+    module = bench("population_hessian")
     index = np.array([[0, 0, 0, 0], [1, 0, 0, 1]])
     exact = np.eye(4)
     judge = module.PopulationAccuracy(index, np.array([1.0, 0.0]))
@@ -163,8 +145,8 @@ def test_the_judges_see_a_wrong_answer(load):
     assert single["worst ‖∇F‖"] < 1e-15
 
 
-def test_targets(load):
-    module, harness = load("population_hessian"), load("_harness")
+def test_targets(bench):
+    module, harness = bench("population_hessian"), bench("_harness")
 
     def row(name, seconds, dtype="float64", accuracy=None, status="ok", **sizes):
         made = harness.Row(name, name, "H", sizes, dtype, status=status)

@@ -1,39 +1,16 @@
 """The benchmark of spectra at minimisers: tiny sizes, a judge that can say no."""
 
-import importlib
-import json
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from _benchmarks import report
 
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a module of the benchmarks folder, which is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module
-    for name in list(sys.modules):
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if file.startswith(str(BENCHMARKS)):
-            monkeypatch.delitem(sys.modules, name)
-
-
-def test_report(load, tmp_path):
-    status = load("minimizer_spectra").main(
-        [
-            *("--in-process", "--rounds", "1", "--pause", "0", "--stem", "here"),
-            *("--steady-seconds", "0.01", "--sizes", "3", "--depths", "2"),
-            *("--dtypes", "float64", "--output", str(tmp_path)),
-            *("--cache", str(tmp_path / "cache")),
-        ]
+def test_report(bench, tmp_path):
+    written = report(
+        bench("minimizer_spectra"),
+        tmp_path,
+        *("--sizes", "3", "--depths", "2", "--dtypes", "float64"),
     )
-    assert status == 0
-    written = json.loads((tmp_path / "here.json").read_text())
     assert {row["candidate"] for row in written["rows"]} == {
         "ours",
         "dense",
@@ -50,9 +27,12 @@ def test_report(load, tmp_path):
         assert row["label"] in document
 
 
-def test_reference_and_judge(load):
+def test_reference_and_judge(bench):
     """The explicit rows against second differences of the loss; wrong answers show."""
-    problems, module = load("_minimizer_problem"), load("minimizer_spectra")
+    problems, module = (
+        bench("_minimizer_problem"),
+        bench("minimizer_spectra"),
+    )
     problem = problems.minimizer_problem(2, 3)
     exact = problems.numpy_spectrum(problem)
 

@@ -1,43 +1,18 @@
 """The semi-norm benchmark measures what it says: tiny sizes, and judges."""
 
-import importlib
-import json
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from _benchmarks import report
 
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a module of the benchmarks folder, which is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module
-    for name in list(sys.modules):
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if file.startswith(str(BENCHMARKS)):
-            monkeypatch.delitem(sys.modules, name)
-
-
-def test_seminorm_report(load, tmp_path, monkeypatch):
-    module = load("seminorm")
+def test_seminorm_report(bench, tmp_path, monkeypatch):
+    module = bench("seminorm")
     cells = (
         (2, 5, ("auto", "recursion")),
         (3, 5, ("auto", "lp", "milp", "climbs")),
     )
     monkeypatch.setattr(module, "QUICK", cells)
-    status = module.main(
-        [
-            *("--quick", "--in-process", "--pause", "0", "--stem", "here"),
-            *("--output", str(tmp_path), "--cache", str(tmp_path / "cache")),
-        ]
-    )
-    assert status == 0
-    rows = json.loads((tmp_path / "here.json").read_text())["rows"]
+    rows = report(module, tmp_path, "--quick")["rows"]
     assert [(r["sizes"]["d"], r["candidate"]) for r in rows] == [
         (d, name) for d, _, names in cells for name in names
     ]
@@ -61,17 +36,17 @@ def brute_force(inner, outer):
 
 
 @pytest.mark.parametrize(("d", "k"), [(2, 6), (3, 6)])
-def test_references_agree_with_dense_sampling(load, d, k):
+def test_references_agree_with_dense_sampling(bench, d, k):
     """Sampling finds all cells of few neurons, by no method of the library."""
-    module = load("seminorm")
+    module = bench("seminorm")
     rng = np.random.default_rng([d, k])
     inner, outer = rng.standard_normal((k, d)), rng.standard_normal((2, k))
     wanted = brute_force(inner, outer)
     np.testing.assert_allclose(module.reference(inner, outer), wanted, rtol=1e-14)
 
 
-def test_the_table_shows_a_wrong_answer(load):
-    module, harness = load("seminorm"), load("_harness")
+def test_the_table_shows_a_wrong_answer(bench):
+    module, harness = bench("seminorm"), bench("_harness")
     rows = []
     for shortfall in (1e-3, -1e-3):
         row = harness.Row("auto", "ours", "value", {"d": 2, "k": 3}, "float64")

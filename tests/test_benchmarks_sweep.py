@@ -1,42 +1,20 @@
 """The sweep benchmark runs on tiny sizes, and its judge can say no."""
 
-import importlib
 import importlib.util
-import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from _benchmarks import report
 
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Imports a module of the benchmarks folder, which is no package."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module
-    for name in list(sys.modules):
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if file.startswith(str(BENCHMARKS)):
-            monkeypatch.delitem(sys.modules, name)
-
-
-def test_report(load, tmp_path):
-    module = load("sweep")
-    status = module.main(
-        [
-            *("--in-process", "--rounds", "1", "--pause", "0", "--stem", "here"),
-            *("--steady-seconds", "0.01", "--peers-python", "/nowhere"),
-            *("--output", str(tmp_path), "--cache", str(tmp_path / "cache")),
-            *("--sizes", "12,3,4", "--starts", "5", "--work", "15000"),
-            *("--dtypes", "float64"),
-        ]
+def test_report(bench, tmp_path):
+    module = bench("sweep")
+    written = report(
+        module,
+        tmp_path,
+        *("--peers-python", "/nowhere", "--dtypes", "float64"),
+        *("--sizes", "12,3,4", "--starts", "5", "--work", "15000"),
     )
-    assert status == 0
-    written = json.loads((tmp_path / "here.json").read_text())
     rows = {row["candidate"]: row for row in written["rows"]}
     assert set(rows) == {candidate.name for candidate in module.CANDIDATES}
     assert rows.pop("torch")["status"].startswith("skipped: not installed")
@@ -51,8 +29,8 @@ def test_report(load, tmp_path):
     assert "loop of jitted steps" in (tmp_path / "here.md").read_text()
 
 
-def test_the_judge_sees_a_wrong_step_size(load):
-    module = load("sweep")
+def test_the_judge_sees_a_wrong_step_size(bench):
+    module = bench("sweep")
     problem = module.sweep_problem(12, 3, 4, 2, 5)
     judge = module.Accuracy(problem)
     right = np.stack([module.numpy_descent(problem, i) for i in range(2)])
@@ -63,8 +41,10 @@ def test_the_judge_sees_a_wrong_step_size(load):
     assert judge("inner", {"inner": wrong * np.nan})["err W"] == np.inf
 
 
-def test_a_python_without_jaxrelu_measures_nothing(load, tmp_path, monkeypatch, capsys):
-    module = load("sweep")
+def test_a_python_without_jaxrelu_measures_nothing(
+    bench, tmp_path, monkeypatch, capsys
+):
+    module = bench("sweep")
     find = importlib.util.find_spec
     absent = lambda name: None if name == "jaxrelu" else find(name)
     monkeypatch.setattr(importlib.util, "find_spec", absent)
