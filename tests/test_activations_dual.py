@@ -282,6 +282,7 @@ def test_population_hessian_at_the_teacher_with_a_split_neuron(float64):
 
 
 def test_angles_across_blocks_and_chunks(dtype, getkey, monkeypatch):
+    monkeypatch.setattr(_angle, "_MANY", 0)  # by products
     monkeypatch.setattr(_angle, "_CHUNK", 1)  # 64 pairs at once
     x = normal(getkey(), (300, 6)).astype(dtype)
     x[270] = 0
@@ -485,8 +486,10 @@ def test_chords_and_their_slopes(dtype, getkey, monkeypatch):
     eps = float(jnp.finfo(dtype).eps)
     parallel = np.zeros((3, 5), bool)
     parallel[1, 3] = True
-    for few in (_angle._FEW, 0):  # all subtracted, and by a product with chunks
+    sizes = ((_angle._FEW, _angle._MANY), (0, _angle._MANY), (0, 0))
+    for few, many in sizes:  # all differences, by columns, by a product with chunks
         monkeypatch.setattr(_angle, "_FEW", few)
+        monkeypatch.setattr(_angle, "_MANY", many)
         got, rates = jax.jvp(
             lambda x, y: _angle.chord_pair(False, x, y), given[:2], given[2:]
         )

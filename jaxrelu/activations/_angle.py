@@ -21,7 +21,8 @@ from jaxrelu._checks import as_floating, check_rank
 _NEAR = 31 / 32
 _BLOCK = 256  # rows at once
 _CHUNK = 2**20  # numbers gathered at once
-_FEW = 2**14  # numbers up to which all pairs are subtracted
+_FEW = 2**14  # numbers up to which all pairs are subtracted at once
+_MANY = 2**22  # numbers up to which a CPU subtracts all pairs, a column at a time
 
 
 def product(a: Array, b: Array) -> Array:
@@ -57,17 +58,51 @@ def _(primals, tangents):
 def _chords(u: Array, v: Array, same: bool) -> tuple[Array, Array]:
     """|u_i - v_j| and |u_i + v_j| for rows that are unit or zero.
 
-    A product for the bulk; differences and sums for the pairs with |cos| > 31/32 (the
-    diagonal apart when both arguments are the same), gathered in chunks. A few pairs
-    are all subtracted: that compiles sooner, and under vmap nothing is gathered.
+    All pairs are subtracted if they are few, which compiles sooner and gathers nothing
+    under vmap; on a CPU also if they are more, which is faster than `_by_products`.
     """
     n, d = u.shape
     m = v.shape[0]
     if n * m * d <= _FEW:
-        left, right = u[:, None, :], v[None, :, :]
-        minus, plus = _lengths(left - right), _lengths(left + right)
-        zero = minus + plus == 0  # two zero rows
-        return jnp.where(zero, 1, minus), jnp.where(zero, 1, plus)
+        return _by_differences(u, v)
+    by_products = functools.partial(_by_products, same=same)
+    if d > n * m or n * m * d > _MANY:
+        return by_products(u, v)
+    return jax.lax.platform_dependent(u, v, cpu=_by_columns, default=by_products)
+
+
+def _by_differences(u: Array, v: Array) -> tuple[Array, Array]:
+    left, right = u[:, None, :], v[None, :, :]
+    return _apart(_lengths(left - right), _lengths(left + right))
+
+
+def _by_columns(u: Array, v: Array) -> tuple[Array, Array]:
+    """The same, without an array of all differences."""
+
+    def add(squares, columns):
+        minus, plus = squares
+        left, right = columns[0][:, None], columns[1][None, :]
+        return (minus + (left - right) ** 2, plus + (left + right) ** 2), None
+
+    none = jnp.zeros((len(u), len(v)), u.dtype)
+    (minus, plus), _ = jax.lax.scan(add, (none, none), (u.T, v.T))
+    return _apart(jnp.sqrt(minus), jnp.sqrt(plus))
+
+
+def _apart(minus: Array, plus: Array) -> tuple[Array, Array]:
+    """Two zero rows count as orthogonal."""
+    zero = minus + plus == 0
+    return jnp.where(zero, 1, minus), jnp.where(zero, 1, plus)
+
+
+def _by_products(u: Array, v: Array, same: bool) -> tuple[Array, Array]:
+    """A product for the bulk; differences and sums for the pairs with |cos| > 31/32.
+
+    Those (but for the diagonal when both arguments are the same) are gathered in
+    chunks.
+    """
+    n, d = u.shape
+    m = v.shape[0]
     size = min(n, _BLOCK)
     count = -(-n // size)
     padded = jnp.pad(u, ((0, count * size - n), (0, 0))).reshape(count, size, d)
