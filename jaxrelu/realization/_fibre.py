@@ -27,8 +27,8 @@ from jaxrelu.realization._canonical import canonical
 from jaxrelu.realization._minimal import flip_fibre
 from jaxrelu.realization._neurons import (
     Neurons,
+    equal_pair,
     neurons,
-    pair,
     shallow,
     sup,
 )
@@ -240,13 +240,7 @@ def fibre_distance(
     times the number of flips.
     """
     check_choice(fibre, ("permutations", "rescalings"), "fibre")
-    gamma, theta = pair(network, target, affine=False)
-    if gamma.inner.shape != theta.inner.shape:
-        msg = (
-            f"the networks have {len(gamma.inner)} and {len(theta.inner)} neurons; "
-            "expected equally many. Pad the smaller one with zero neurons."
-        )
-        raise ValueError(msg)
+    gamma, theta = equal_pair(network, target)
     if fibre == "permutations":
         return _permuted(network, target, gamma, theta)
     tolerance = max(default_tolerance(n.dtype) for n in (gamma, theta))

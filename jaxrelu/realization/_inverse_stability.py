@@ -53,6 +53,7 @@ from jaxrelu.realization._fibre import fibre_distance, parameter_distance
 from jaxrelu.realization._minimal import flip_fibre
 from jaxrelu.realization._neurons import (
     Neurons,
+    equal_pair,
     pair,
     shallow,
     sup,
@@ -159,13 +160,7 @@ def inverse_stable(
     `fibre_distance` within N* or when a hypothesis fails.
     """
     check_choice(within, ("all", "N*"), "within")
-    gamma, theta = pair(network, target, affine=False)
-    if gamma.inner.shape != theta.inner.shape:
-        msg = (
-            f"the networks have {len(gamma.inner)} and {len(theta.inner)} neurons; "
-            "expected equally many. Pad the smaller one with zero neurons."
-        )
-        raise ValueError(msg)
+    gamma, theta = equal_pair(network, target)
     if beta is not None:
         if within == "N*":
             msg = "beta has no meaning within N*: its networks are balanced."

@@ -85,6 +85,22 @@ def pair(a: Any, b: Any, affine: bool = True) -> tuple[Neurons, Neurons]:
     return first, second
 
 
+def equal_pair(a: Any, b: Any) -> tuple[Neurons, Neurons]:
+    """`pair` of networks without biases and with equally many neurons.
+
+    Raises:
+        ValueError: input or output sizes, or numbers of neurons, differ.
+    """
+    first, second = pair(a, b, affine=False)
+    if first.inner.shape != second.inner.shape:
+        msg = (
+            f"the networks have {len(first.inner)} and {len(second.inner)} neurons; "
+            "expected equally many. Pad the smaller one with zero neurons."
+        )
+        raise ValueError(msg)
+    return first, second
+
+
 def _with_biases(n: Neurons) -> Neurons:
     inner = np.column_stack([n.inner, np.zeros(len(n.inner))])
     return Neurons(inner, n.outer, True, n.scalar, n.dtype)
