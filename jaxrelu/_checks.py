@@ -1,6 +1,7 @@
 """Refusals of bad input, before anything compiles: got, expected, remedy."""
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,6 +91,11 @@ def check_size(value: Any, name: str, least: int = 1) -> int:
         msg = f"{name} is {size}; expected at least {least}. Pass a larger {name}."
         raise ValueError(msg)
     return size
+
+
+def sized(name: str) -> Callable[[Any], int]:
+    """`check_size` as the converter of a field."""
+    return lambda value: check_size(value, name)
 
 
 def row_of(values: Any, name: str) -> np.ndarray:

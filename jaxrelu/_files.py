@@ -13,6 +13,21 @@ def beside(path: Path, word: str = "tmp") -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.{word}")
 
 
+def write_first(path: Path, text: str) -> None:
+    """Writes a file whole, unless there is one: of several writers one is the first."""
+    temporary = beside(path)
+    try:
+        temporary.write_text(text)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return
+        except OSError:  # no hard links here
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Another name to write a file or a folder under; renamed to ``path`` at the end.

@@ -62,12 +62,12 @@ def _exponent(value: float) -> int:
 def _plain(value: float, digits: int) -> str:
     if value == 0:
         return "0"
-    rounded = float(f"{value:.{digits - 1}e}")
-    exponent = _exponent(rounded)
+    mantissa, power = f"{value:.{digits - 1}e}".split("e")
+    exponent = int(power)
     if -4 <= exponent < 6:
         places = max(digits - 1 - exponent, 0)
+        rounded = float(f"{value:.{digits - 1}e}")
         return f"{rounded:,.{places}f}".replace(",", "\u202f").replace("-", "−")
-    mantissa = f"{rounded / 10.0**exponent:.{digits - 1}f}"
     power = f"10^{{{exponent}}}".replace("-", "−")
     return f"{mantissa}·{power}".replace("-", "−")
 

@@ -192,3 +192,40 @@ def test_what_has_no_rate_is_refused(arguments, words):
         experiments.empirical_rate(np.asarray(arguments[0]), np.asarray(arguments[1]))
     with pytest.raises(ValueError, match="tail is 0"):
         experiments.empirical_rate(np.arange(9), np.ones(9), tail=0.0)
+
+
+def test_two_results_of_one_name_are_refused(float64):
+    loss, network = problem(float64)
+    run = jr.gradient_descent(
+        loss,
+        network,
+        learning_rate=0.1,
+        num_steps=2,
+        recorders={"losses": dynamics.GradientNorm()},
+    )
+    with pytest.raises(ValueError, match="'losses'"):
+        experiments.to_xarray(run)
+    twice = {"a_b": np.ones(2), "a": {"b": np.zeros(2)}}
+    with pytest.raises(ValueError, match="'value_a_b'"):
+        experiments.to_xarray(twice)
+    for dims, coords in ((("record",), {}), (("x",), {"y": [1.0, 2.0]})):
+        with pytest.raises(ValueError, match="different names"):
+            experiments.to_xarray({"a": np.ones(2)}, dims=dims, coords=coords)
+    found = experiments.to_xarray({"a": np.ones(2)}, dims=("x",), coords={"x": [3, 4]})
+    np.testing.assert_array_equal(found.x, [3, 4])
+
+
+def test_a_run_that_diverged_kept_nothing(float64):
+    loss, network = problem(float64)
+    run = jr.gradient_descent(
+        loss, network, learning_rate=1e200, num_steps=10, record_every=10
+    )
+    assert int(run.diverged_at) > 0
+    start = (2 * float(run.losses[0])) ** 0.5
+    report = theory.gradient_descent_bounds(1.0, 2.0, start, lipschitz=0.0)
+    assert not any(experiments.beside_prediction(report, run).within.values())
+
+
+def test_losses_may_be_integers(float64):
+    rate = experiments.empirical_rate(np.arange(9), 2 ** np.arange(8, -1, -1), tail=1.0)
+    assert float(rate.log_rate.value) == pytest.approx(-np.log(2), rel=1e-12)

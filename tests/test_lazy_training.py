@@ -117,3 +117,14 @@ def test_memory_is_asked_for_first(monkeypatch):
     monkeypatch.setenv("JAXRELU_MEMORY_LIMIT", "1000")
     with pytest.raises(MemoryError, match="Lower k or seeds"):
         lazy_scaling(jrandom.key(0), [64])
+
+
+def test_where_no_weights_fit_the_linearised_problem(float64):
+    """30 samples and 8 weights; and a tolerance that asks for no step."""
+    key = jax.random.key(0)
+    found = lazy_scaling(key, [4], n=30, d=2, seeds=2, max_steps=20)
+    assert np.isinf(found.linearised_distance).all()
+    assert (found.smallest == 0).all()
+    found = lazy_scaling(key, [4], n=4, d=3, seeds=2, max_steps=20, tolerance=100.0)
+    assert (found.steps == 0).all()
+    np.testing.assert_array_equal(found.path_ratio, 1)

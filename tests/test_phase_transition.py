@@ -431,3 +431,25 @@ def test_jobs_of_submitit(tmp_path, float64, whole, monkeypatch):
         )
     again = phase_transition(make_grid(cells), tmp_path / "cells", executor=executor)
     np.testing.assert_array_equal(found.lm_residual, again.lm_residual)
+
+
+def test_any_iterables_and_numbers_make_cells():
+    sizes = {"k": np.array([4, 8]), "d": 4}
+    once = Grid.product(**sizes, n=map(int, (5, 6)), tolerance=np.float32(0.5))
+    assert [cell[:2] for cell in once.cells] == [(5, 4), (6, 4), (5, 8), (6, 8)]
+    assert once.cells[0].name == Grid.product(k=4, d=4, n=5).cells[0].name
+    assert json.dumps(once.config)
+    halves = Grid.product(**sizes, ratio=(r for r in (0.5, 1.0)))
+    assert [cell.n for cell in halves.cells] == [8, 16, 16, 32]
+    assert Grid.product(k=4, d=4, ratio=0.5).cells[0].n == 8
+    with pytest.raises(ValueError, match="ratio is -1"):
+        Grid.product(k=4, d=4, ratio=(0.5, -1.0))
+
+
+def test_labels_that_are_all_zero_are_refused(float64):
+    zeros = Dataset(jnp.eye(6), jnp.zeros(6))
+    grid = Grid.product(
+        k=4, d=6, n=2, data="z", labels="given", datasets={"z": zeros}, trials=2
+    )
+    with pytest.raises(ValueError, match="labels that are all 0"):
+        phase_transition(grid)

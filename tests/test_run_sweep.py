@@ -1,5 +1,7 @@
 """Sweeps on disk: the same numbers as in memory, and nothing lost or run twice."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -108,7 +110,7 @@ def test_goes_on_where_it_was(tmp_path, monkeypatch, float64):
         ({"num_seeds": 3}, "num_seeds differ"),
         ({"grid": {"learning_rate": jnp.ones(3)}}, "grid differ"),
         ({"cells": {**CELLS, "k": (2, 6)}}, "cells differ"),
-        ({"function": Run(other.inputs + 1)}, "function_holds differ"),
+        ({"function": Run(other.inputs + 1)}, "function differ"),
     ):
         with pytest.raises(ValueError, match=words):
             again(**changes)
@@ -157,3 +159,110 @@ def test_results_of_other_sizes_stay_in_their_files(tmp_path, float64):
         run_sweep(tmp_path, draw, jrandom.key(0), 2, cells={"size": (1, 2)})
     sizes = [load(path).value.shape for path in sorted(tmp_path.glob("*.nc"))]
     assert sizes == [(2, 1), (2, 2)]
+
+
+def shifted(key, x, s):
+    return {"v": x + s + jrandom.normal(key)}
+
+
+def turned(key, x, s):
+    return {"v": s - x + jrandom.normal(key)}
+
+
+class Scaled(eqx.Module):
+    """By a number and a word that are no arrays."""
+
+    factor: int = eqx.field(static=True)
+    kind: str
+
+    def __call__(self, key, x):
+        shift = 1 if self.kind == "up" else -1
+        return {"v": self.factor * x + shift + jrandom.normal(key)}
+
+
+def closed(s):
+    return lambda key, x: {"v": x + s + jrandom.normal(key)}
+
+
+ANOTHER = {
+    "function": (functools.partial(shifted, s=1.0), functools.partial(turned, s=1.0)),
+    "argument": (functools.partial(shifted, s=1.0), functools.partial(shifted, s=2.0)),
+    "partial": (eqx.Partial(shifted, s=1.0), eqx.Partial(turned, s=1.0)),
+    "static": (Scaled(1, "up"), Scaled(2, "up")),
+    "word": (Scaled(1, "up"), Scaled(1, "down")),
+    "closure": (closed(1.0), closed(2.0)),
+}
+
+
+@pytest.mark.parametrize("kind", ANOTHER)
+def test_another_function_is_refused(kind, tmp_path, float64):
+    one, other = ANOTHER[kind]
+    arguments = (jrandom.key(0), 2)
+    first = run_sweep(tmp_path, one, *arguments, cells={"x": (1.0,)})
+    with pytest.raises(ValueError, match="function differ"):
+        run_sweep(tmp_path, other, *arguments, cells={"x": (1.0,)})
+    again = run_sweep(tmp_path, one, *arguments, cells={"x": (1.0,)})
+    assert again.identical(first)
+
+
+def test_another_structure_of_an_axis_is_refused(tmp_path, float64):
+    def function(key, net, x):
+        return {"v": net(jnp.ones(3)) + x + 0 * jrandom.normal(key)}
+
+    inner, outer = jnp.ones((2, 4, 3)), jnp.ones((2, 4))
+
+    def go(name):
+        stacked = jax.vmap(lambda w, v: jr.Shallow(w, v, name))(inner, outer)
+        grid = {"net": stacked}
+        return run_sweep(tmp_path, function, jrandom.key(0), 1, grid, cells={"x": (1,)})
+
+    go("relu")
+    with pytest.raises(ValueError, match="grid differ"):
+        go("tanh")
+
+
+def test_cells_may_be_named_like_a_result(tmp_path, float64):
+    function, key, number, _ = arguments(float64)
+
+    def run(key, learning_rate):
+        return function(key, 2, "relu", learning_rate)
+
+    rates = np.array([0.1, 0.2])
+    found = run_sweep(tmp_path, run, key, number, cells={"learning_rate": rates})
+    np.testing.assert_array_equal(found.learning_rate, rates)
+    whole = dynamics.sweep(run, key, number, {"learning_rate": jnp.asarray(rates)})
+    np.testing.assert_allclose(found.losses, whole.values.losses.swapaxes(0, 1))
+
+
+def test_a_refused_call_leaves_nothing(tmp_path, float64):
+    function, key, number, grid = arguments(float64)
+    ragged = {"learning_rate": {"a": jnp.ones(2), "b": jnp.ones(3)}}
+    for wrong, error, words in (
+        ({"num_seeds": 0}, ValueError, "num_seeds is 0"),
+        ({"grid": ragged}, ValueError, "one length"),
+        ({"grid": {"record": jnp.ones(2)}}, ValueError, "'record'"),
+        ({"cells": {"k": "24"}}, TypeError, "expected several"),
+    ):
+        given = {"num_seeds": number, "grid": grid, "cells": CELLS, **wrong}
+        with pytest.raises(error, match=words):
+            run_sweep(tmp_path / "a", function, key, **given)
+    assert not (tmp_path / "a").exists()
+
+
+def test_of_two_claims_one_is_the_first(tmp_path, monkeypatch):
+    """A claims the folder while B is about to write its own configuration."""
+    from jaxrelu.experiments import _cells
+
+    made = _cells.made_with
+    monkeypatch.setattr(_cells, "made_with", lambda: (theirs(), made())[1])
+
+    def theirs():
+        monkeypatch.setattr(_cells, "made_with", made)
+        _cells.claim(tmp_path, {"who": "A"}, "a sweep")
+
+    with pytest.raises(ValueError, match="another configuration: who differ"):
+        _cells.claim(tmp_path, {"who": "B"}, "a sweep")
+    _cells.claim(tmp_path, {"who": "A"}, "a sweep")
+    (tmp_path / "config.json").write_text('{"who":')
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        _cells.claim(tmp_path, {"who": "A"}, "a sweep")

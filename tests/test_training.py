@@ -382,3 +382,22 @@ def test_records_that_do_not_fit_are_refused(float64, monkeypatch):
     monkeypatch.setenv("JAXRELU_MEMORY_LIMIT", "10000")
     with pytest.raises(jr.MemoryRefusedError, match="larger record_every"):
         jr.gradient_descent(loss, network, learning_rate=0.1, num_steps=1001)
+
+
+def test_objectives_and_networks_of_others(float64, getkey):
+    """A plain function; a network with a function among its leaves."""
+    points = jrandom.normal(getkey(), (4, 3), float64)
+    mlp = eqx.nn.MLP(3, "scalar", 5, 1, key=getkey(), dtype=float64)
+
+    def loss(network):
+        return 0.5 * jnp.sum(jax.vmap(network)(points) ** 2)
+
+    run = jr.gradient_descent(
+        loss, mlp, learning_rate=0.01, num_steps=3, record_every=2
+    )
+    trained, rest = eqx.partition(mlp, eqx.is_inexact_array)
+    for _ in range(3):
+        slope = jax.grad(lambda w: loss(eqx.combine(w, rest)))(trained)
+        trained = jax.tree.map(lambda w, g: w - 0.01 * g, trained, slope)
+    np.testing.assert_array_equal(run.steps, [0, 2, 3])
+    np.testing.assert_allclose(run.losses[-1], loss(eqx.combine(trained, rest)))

@@ -98,6 +98,31 @@ def test_separated_data():
     assert part.interval[0] < RATIOS[5] <= part.interval[1] < RATIOS[6]
 
 
+def test_ratios_that_are_close_or_one():
+    """A step at 1.0004, beside which any threshold down to 1 is as likely."""
+    ratios, counts = np.array([0.5, 1.0, 1.0004, 2.0]), np.array([0, 0, 19, 20])
+    fit = fit_transition(ratios, counts, [20] * 4)
+    assert fit.separated
+    assert 1 < fit.interval[0] < 1.0003
+    # there the likelihood, at the best of many slopes, has lost 3.84 / 2
+    u = np.log(ratios / fit.interval[0]) * np.logspace(1, 6, 100_001)[:, None]
+    at = counts * scipy.special.log_expit(u) + (20 - counts) * scipy.special.log_expit(
+        -u
+    )
+    best = 19 * math.log(0.95) + math.log(0.05)
+    lost = 2 * (best - at.sum(axis=1).max())
+    np.testing.assert_allclose(lost, scipy.stats.chi2.ppf(0.95, 1), rtol=1e-3)
+    # a rounding apart is one ratio
+    one, other = 1 / 10 * 33, 1 * 33 / 10
+    assert one != other
+    ratios, counts = np.array([one / 4, one / 2, one, other, 2 * one]), [0, 1, 3, 4, 5]
+    apart = fit_transition(ratios, counts, [5] * 5)
+    merged = fit_transition(ratios[[0, 1, 2, 4]], [0, 1, 7, 5], [5, 5, 10, 5])
+    np.testing.assert_allclose(apart.threshold, merged.threshold, rtol=1e-9)
+    np.testing.assert_allclose(apart.interval, merged.interval, rtol=1e-9)
+    assert apart.freedom == merged.freedom == 2
+
+
 def test_one_sided_and_no_transition():
     everything = fit_transition(RATIOS, TRIALS, TRIALS)
     nothing = fit_transition(RATIOS, 0 * TRIALS, TRIALS)

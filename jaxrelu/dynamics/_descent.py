@@ -110,7 +110,8 @@ def train(
     Cost: that of `gradient_descent` and of the optimiser's own work.
     """
     _check_optimiser(optimiser, learning_rate)
-    trained, rest, rate = begin(network, learning_rate, num_steps, where)
+    num_steps = check_size(num_steps, "num_steps")
+    trained, rest, rate = begin(network, learning_rate, where)
     plan = Plan(num_steps, check_interval(record_every, num_steps))
     goal = goal_of(target_loss, gradient_tolerance, trained)
     return _train(
@@ -138,10 +139,9 @@ def _check_optimiser(optimiser: Any, learning_rate: Any) -> None:
 
 
 def begin(
-    network: PyTree, learning_rate: Any, num_steps: int, where: Callable | None
+    network: PyTree, learning_rate: Any, where: Callable | None
 ) -> tuple[PyTree, PyTree, Array | None]:
     """Checked arguments: the trained leaves, the others, the step size."""
-    check_size(num_steps, "num_steps")
     trained, rest = eqx.partition(network, where_spec(network, where))
     return trained, rest, _rate(learning_rate, trained)
 
@@ -163,8 +163,7 @@ def _rate(learning_rate: Any, trained: PyTree) -> Array | None:
 
 def check_interval(record_every: int, num_steps: int) -> int:
     """At most the number of steps."""
-    check_size(record_every, "record_every")
-    return min(int(record_every), int(num_steps))
+    return min(check_size(record_every, "record_every"), num_steps)
 
 
 def goal_of(target_loss: Any, gradient_tolerance: Any, trained: PyTree) -> Goal:

@@ -121,7 +121,7 @@ def follow(
             "records": {name: see(point) for name, see in recorders.items()},
         }
 
-    shapes = jax.eval_shape(records_of, origin)
+    shapes = eqx.filter_eval_shape(records_of, origin)
     _require(shapes, plan)
     carry = _Carry(
         trained=start,

@@ -82,7 +82,7 @@ def gradient_flow(
     solution is only Lipschitz continuous and the solver takes small steps there.
     """
     diffrax = _diffrax()
-    check_size(max_steps, "max_steps")
+    max_steps = check_size(max_steps, "max_steps")
     trained, rest = eqx.partition(network, where_spec(network, where))
     dtype = jax.tree.leaves(trained)[0].dtype
     if tolerance is None:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import jax.random as jrandom
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from jaxrelu._checks import check_positive, is_concrete
+from jaxrelu._checks import check_positive, check_size, is_concrete
 from jaxrelu.dynamics._descent import begin
 from jaxrelu.dynamics._engine import Goal, Move, Plan, follow
 from jaxrelu.dynamics._trajectory import Trajectory, evaluate
@@ -77,10 +77,12 @@ def perturbed_gradient_descent(
 
     Source: Theorem 13; its guarantee fails, see `stationary_variance`.
     """
-    if is_concrete(noise) and jnp.ndim(noise) == 0 and not 0 <= float(noise) < math.inf:
+    known = is_concrete(noise) and jnp.ndim(noise) == 0
+    if jnp.ndim(noise) or (known and not 0 <= float(noise) < math.inf):
         msg = f"noise is {noise}; expected a finite number of at least 0."
         raise ValueError(msg)
-    trained, rest, rate = begin(network, learning_rate, num_steps, where)
+    num_steps = check_size(num_steps, "num_steps")
+    trained, rest, rate = begin(network, learning_rate, where)
     if any(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(trained)):
         msg = "a trained leaf is a scalar; expected neurons along the last axis."
         raise ValueError(msg)
@@ -161,6 +163,12 @@ def perturbation_parameters(
     if delta >= 1:
         msg = f"delta is {delta}; expected less than 1."
         raise ValueError(msg)
+    if curvature > smoothness:
+        msg = (
+            f"curvature is {curvature} and smoothness {smoothness}; expected the "
+            "smoothness to be at least as large."
+        )
+        raise ValueError(msg)
     rate = curvature * delta**2 / (64 * smoothness**2)
     steps = math.log(delta) / math.log1p(-rate * curvature * delta**2 / 64)
     return PerturbationParameters(rate, delta / (4 * num_neurons), steps)
@@ -176,6 +184,12 @@ def stationary_variance(learning_rate: Any, noise: Any) -> Float[Array, ""]:
     Args:
         learning_rate: $\eta$ in (0, 2).
         noise: $\alpha$.
+
+    Raises:
+        ValueError: a step size out of range.
     """
     rate = jnp.asarray(learning_rate)
+    if is_concrete(rate) and not bool(((rate > 0) & (rate < 2)).all()):
+        msg = f"learning_rate is {learning_rate}; expected numbers in (0, 2)."
+        raise ValueError(msg)
     return ((1 - rate) * noise) ** 2 / (rate * (2 - rate))

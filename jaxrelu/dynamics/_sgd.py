@@ -69,14 +69,15 @@ def sgd(
         )
         raise TypeError(msg)
     n = objective.data.n
-    check_size(batch_size, "batch_size")
+    batch_size = check_size(batch_size, "batch_size")
     if batch_size > n:
         msg = (
             f"batch_size is {batch_size} and there are {n} samples; expected at most "
             f"{n}. gradient_descent takes all of them at every step."
         )
         raise ValueError(msg)
-    trained, rest, rate = begin(network, learning_rate, num_steps, where)
+    num_steps = check_size(num_steps, "num_steps")
+    trained, rest, rate = begin(network, learning_rate, where)
     if rate is None:
         msg = "learning_rate is None; expected a positive number."
         raise ValueError(msg)

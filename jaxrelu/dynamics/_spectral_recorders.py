@@ -9,7 +9,7 @@ import jax.random as jrandom
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from jaxrelu._checks import check_size
+from jaxrelu._checks import sized
 from jaxrelu._products import matmul
 from jaxrelu.dynamics._trajectory import Point, evaluate, norm
 from jaxrelu.operators import jacobian
@@ -73,11 +73,8 @@ class ResidualAlignment(eqx.Module):
             the start, at $O((nm)^3)$ a record.
     """
 
-    rank: int = 1
+    rank: int = eqx.field(default=1, converter=sized("rank"))
     follow: bool = False
-
-    def __check_init__(self):
-        check_size(self.rank, "rank")
 
     def _space(self, at: Point) -> Array:
         matrix = _gram(at)[0]
@@ -133,12 +130,9 @@ class Sharpness(eqx.Module):
         seed: of the random start.
     """
 
-    max_steps: int = 24
+    max_steps: int = eqx.field(default=24, converter=sized("max_steps"))
     tolerance: float = 1e-4
     seed: int = 0
-
-    def __check_init__(self):
-        check_size(self.max_steps, "max_steps")
 
     def __call__(self, now: Point) -> HessianTop:
         """The eigenvalue."""

@@ -34,7 +34,7 @@ class Sweep(eqx.Module):
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of runs along each axis."""
-        return tuple(_length(self.coords[name], name) for name in self.dims)
+        return tuple(axis_length(self.coords[name], name) for name in self.dims)
 
 
 def sweep(
@@ -91,18 +91,18 @@ def sweep(
 
     Cost: that of the runs; one compilation for each number of runs per dispatch.
     """
-    check_size(num_seeds, "num_seeds")
+    num_seeds = check_size(num_seeds, "num_seeds")
     axes = dict(grid or {})
     if "seed" in axes:
         msg = "the grid has an axis called 'seed', which num_seeds already is."
         raise ValueError(msg)
-    lengths = {name: _length(values, name) for name, values in axes.items()}
+    lengths = {name: axis_length(values, name) for name, values in axes.items()}
     shape = (num_seeds, *lengths.values())
     total = math.prod(shape)
     places = tuple(devices) if devices else local_devices()
     lanes = _lanes(lanes, places, total)
     if batch_size is not None:
-        check_size(batch_size, "batch_size")
+        batch_size = check_size(batch_size, "batch_size")
     rows = len(places) * -(-total // (len(places) * lanes))
     index = np.minimum(np.arange(-(-total // rows) * rows), total - 1)
     where = np.stack(np.unravel_index(index, shape), axis=1).astype(np.int32)
@@ -118,7 +118,8 @@ def sweep(
     return Sweep(values, coords, ("seed", *axes))
 
 
-def _length(values: PyTree, name: str) -> int:
+def axis_length(values: PyTree, name: str) -> int:
+    """Number of values along an axis of a grid."""
     lengths = {
         np.shape(leaf)[0] if np.ndim(leaf) else None
         for leaf in jax.tree.leaves(values)
@@ -136,8 +137,7 @@ def _length(values: PyTree, name: str) -> int:
 
 def _lanes(lanes: int | None, places: Devices, total: int) -> int:
     if lanes is not None:
-        check_size(lanes, "lanes")
-        return min(lanes, total)
+        return min(check_size(lanes, "lanes"), total)
     if {place.platform for place in places} != {"cpu"} or len(places) > 1:
         return 1
     with contextlib.suppress(AttributeError):  # not on every system

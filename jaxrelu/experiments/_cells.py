@@ -1,19 +1,23 @@
 """A folder of results: one file per piece of work, whole or not there."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 import platform
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jrandom
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from jaxrelu._files import beside, replacing
+from jaxrelu._files import beside, replacing, write_first
 
 
 _CONFIG = "config.json"
@@ -25,11 +29,52 @@ def digest(values: Any) -> str:
     return f"{host.shape} sha256:{hashlib.sha256(host.tobytes()).hexdigest()}"
 
 
-def key_words(key: PRNGKeyArray) -> list[int]:
-    """The integers that a key is made of."""
+def identity(tree: Any) -> Any:
+    """What a function, module or pytree is made of, as JSON holds it.
+
+    Names of types and functions, digests of arrays, text and numbers, static fields,
+    what partial functions hold and closures close over. Not: code, and the insides of
+    objects that are none of these, which count by the name of their type.
+    """
+    kind = f"{type(tree).__module__}.{type(tree).__qualname__}"
+    if tree is None or isinstance(tree, bool | int | float | str):
+        return tree if tree == tree else "nan"
+    if eqx.is_array(tree) and jnp.issubdtype(tree.dtype, jax.dtypes.prng_key):
+        return ["key", *key_words(tree)]
+    if eqx.is_array_like(tree):
+        return f"{np.asarray(tree).dtype} {digest(tree)}"
+    if isinstance(tree, functools.partial):
+        return ["partial", *map(identity, (tree.func, tree.args, tree.keywords))]
+    if isinstance(tree, types.MethodType):
+        return ["method", *map(identity, (tree.__func__, tree.__self__))]
+    if isinstance(tree, types.FunctionType):
+        cells = [c.cell_contents for c in tree.__closure__ or ()]
+        held = [cells, tree.__defaults__, tree.__kwdefaults__]
+        return ["function", f"{tree.__module__}.{tree.__qualname__}", identity(held)]
+    if isinstance(tree, Mapping):
+        return [kind, {str(name): identity(value) for name, value in tree.items()}]
+    if isinstance(tree, list | tuple | set | frozenset):
+        return [kind, *map(identity, tree)]
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        names = [field.name for field in dataclasses.fields(tree)]
+        held = {name: identity(getattr(tree, name, None)) for name in names}
+        return [kind, held]
+    if hasattr(tree, "__wrapped__"):  # what jit and the like make of a function
+        return ["wrapped", kind, identity(tree.__wrapped__)]
+    if hasattr(tree, "__qualname__"):
+        return f"{tree.__module__}.{tree.__qualname__}"
+    leaves = jax.tree.leaves(tree)
+    inside = [] if len(leaves) == 1 and leaves[0] is tree else leaves
+    return [kind, *map(identity, inside)]
+
+
+def key_words(key: PRNGKeyArray) -> list[Any]:
+    """The integers that a key is made of, after its generator if that is no default."""
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     data = jrandom.key_data(key) if typed else key
-    return [int(word) for word in np.asarray(data).ravel()]
+    kind = [str(jrandom.key_impl(key))] if typed else []
+    usual = [] if kind == ["threefry2x32"] or not typed else kind
+    return [*usual, *(int(word) for word in np.asarray(data).ravel())]
 
 
 def made_with() -> dict[str, str]:
@@ -53,11 +98,13 @@ def claim(place: Path, config: Mapping[str, Any], what: str) -> str:
     path = place / _CONFIG
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
     if not path.exists():
-        text = json.dumps({**config, "made_with": made_with()}, indent=1)
-        with replacing(path) as temporary:
-            temporary.write_text(text)
-    there = json.loads(path.read_text())
-    there.pop("made_with", None)
+        write_first(path, json.dumps({**config, "made_with": made_with()}, indent=1))
+    try:
+        there = json.loads(path.read_text())
+        there.pop("made_with", None)
+    except (ValueError, AttributeError, TypeError) as error:
+        msg = f"{path} is damaged ({error}). Delete it if the folder's results are new."
+        raise ValueError(msg) from error
     different = sorted(
         name for name in {*there, *config} if there.get(name) != config.get(name)
     )
@@ -110,10 +157,11 @@ def read_arrays(path: Path, config: str, what: str) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as whole, np.load(whole, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+            owner = str(arrays.pop("config"))
     except Exception as error:
         msg = f"{path} cannot be read ({error}). Delete it: it will be run again."
         raise ValueError(msg) from error
-    if str(arrays.pop("config")) != config:
+    if owner != config:
         msg = f"{path} belongs to another {what}. Delete it: it will be run again."
         raise ValueError(msg)
     return arrays

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from jaxrelu._checks import check_size
+from jaxrelu._checks import check_choice, check_positive, check_size
 from jaxrelu._results import RESULTS
 from jaxrelu.experiments._cells import (
     bar,
@@ -20,6 +20,7 @@ from jaxrelu.experiments._cells import (
 )
 from jaxrelu.landscape import CriticalPoints, Runs, classify
 from jaxrelu.landscape.search._critical_points import (
+    SCHEMES,
     default_rate,
     problem_of,
     run_starts,
@@ -87,8 +88,12 @@ def run_census(
 
     Cost: that of `find_critical_points`; a chunk takes 8 n d bytes a start on disk.
     """
-    check_size(num_starts, "num_starts")
-    check_size(chunk_size, "chunk_size")
+    num_starts = check_size(num_starts, "num_starts")
+    chunk_size = check_size(chunk_size, "chunk_size")
+    num_neurons = check_size(num_neurons, "num_neurons")
+    max_steps = check_size(max_steps, "max_steps")
+    check_choice(init, SCHEMES, "init")
+    check_positive(tolerance, "tolerance")
     if num_starts % chunk_size:
         msg = (
             f"num_starts is {num_starts}; expected a multiple of chunk_size = "
@@ -101,7 +106,7 @@ def run_census(
     settings = {
         "init": init,
         "learning_rate": float(learning_rate),
-        "max_steps": int(max_steps),
+        "max_steps": max_steps,
         "tolerance": float(tolerance),
     }
     config = {

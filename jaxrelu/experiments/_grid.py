@@ -3,9 +3,10 @@ r"""A grid of problems: cells, and the data and the start of every trial."""
 import functools
 import itertools
 import json
+import operator
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ import jax.random as jrandom
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from jaxrelu._checks import check_choice, check_positive, check_size
+from jaxrelu._checks import check_choice, check_positive, check_size, sized
 from jaxrelu.activations import activation as activation_of
 from jaxrelu.data import (
     Dataset,
@@ -83,6 +84,23 @@ class Cell(NamedTuple):
         return zlib.crc32(json.dumps(tuple(self)).encode())
 
 
+def _count(name: str, default: int) -> Any:
+    return eqx.field(default=default, converter=sized(name))
+
+
+def _plain(cells: Iterable[Cell]) -> tuple[Cell, ...]:
+    """Sizes as Python's integers, which JSON knows."""
+    sizes = ("n", "k", "d")
+    return tuple(
+        cell._replace(**{name: check_size(getattr(cell, name), name) for name in sizes})
+        for cell in cells
+    )
+
+
+def _number(default: float) -> Any:
+    return eqx.field(default=default, converter=float)
+
+
 class Grid(eqx.Module):
     r"""Cells, and how each of their trials is run.
 
@@ -106,22 +124,20 @@ class Grid(eqx.Module):
             belong to the data; numbers that are not positive.
     """
 
-    cells: tuple[Cell, ...]
-    trials: int = 10
-    seed: int = 0
-    tolerance: float = 1e-2
-    gd_steps: int = 30_000
-    lm_steps: int = 300
-    step_scale: float = 1.0
+    cells: tuple[Cell, ...] = eqx.field(converter=_plain)
+    trials: int = _count("trials", 10)
+    seed: int = eqx.field(default=0, converter=operator.index)
+    tolerance: float = _number(1e-2)
+    gd_steps: int = _count("gd_steps", 30_000)
+    lm_steps: int = _count("lm_steps", 300)
+    step_scale: float = _number(1.0)
     datasets: Mapping[str, Dataset] = eqx.field(default_factory=dict)
-    num_clusters: int = 4
-    radius: float = 0.1
-    delta: float = 0.5
+    num_clusters: int = _count("num_clusters", 4)
+    radius: float = _number(0.1)
+    delta: float = _number(0.5)
     dtype: Any = eqx.field(default=None, converter=floating_dtype)
 
     def __check_init__(self):
-        for name in ("trials", "gd_steps", "lm_steps", "num_clusters"):
-            check_size(getattr(self, name), name)
         for name in ("tolerance", "step_scale", "radius", "delta"):
             check_positive(getattr(self, name), name)
         if not self.cells or len(set(self.cells)) < len(self.cells):
@@ -137,10 +153,10 @@ class Grid(eqx.Module):
     def product(
         cls,
         *,
-        k: Iterable[int] | int,
-        d: Iterable[int] | int,
-        n: Iterable[int] | int | None = None,
-        ratio: Iterable[float] | None = None,
+        k: Iterable[SupportsIndex] | SupportsIndex,
+        d: Iterable[SupportsIndex] | SupportsIndex,
+        n: Iterable[SupportsIndex] | SupportsIndex | None = None,
+        ratio: Iterable[float] | float | None = None,
         activation: Iterable[str] | str = "softplus",
         data: Iterable[str] | str = "sphere",
         labels: Iterable[str] | str = "signs",
@@ -169,10 +185,14 @@ class Grid(eqx.Module):
             msg = "Both or neither of n and ratio are given; expected exactly one."
             raise ValueError(msg)
         words = [_several(w) for w in (activation, data, labels, init, outer)]
+        widths, sizes = _sizes(k, "k"), _sizes(d, "d")
+        given = _sizes(n, "n") if ratio is None else tuple(map(float, _several(ratio)))
+        for one in given if ratio is not None else ():
+            check_positive(one, "ratio")
         cells = {}
-        for width, size, *rest in itertools.product(_several(k), _several(d), *words):
-            counts = _several(n) if ratio is None else _counts(ratio, width * size)
-            cells |= {Cell(int(m), width, size, *rest): None for m in counts}
+        for width, size, *rest in itertools.product(widths, sizes, *words):
+            counts = given if ratio is None else _counts(given, width * size)
+            cells |= {Cell(m, width, size, *rest): None for m in counts}
         return cls(tuple(cells), **settings)
 
     @property
@@ -224,6 +244,12 @@ class Grid(eqx.Module):
                 "much for random placement. Lower delta or num_clusters."
             )
             raise ValueError(msg)
+        if not bool(jnp.any(found.targets, axis=1).all()):
+            msg = (
+                f"A trial of {cell} has labels that are all 0, and misfits are "
+                "relative to their norm. Use labels such as ±1."
+            )
+            raise ValueError(msg)
         return found
 
 
@@ -242,13 +268,15 @@ def _several(values: Any) -> tuple:
     return (values,) if one else tuple(values)
 
 
+def _sizes(values: Any, name: str) -> tuple[int, ...]:
+    return tuple(check_size(value, name) for value in _several(values))
+
+
 def _counts(ratios: Iterable[float], weights: int) -> list[int]:
     return [max(1, round(ratio * weights)) for ratio in ratios]
 
 
 def _check_cell(cell: Cell, datasets: Mapping[str, Dataset]) -> None:
-    for name in ("n", "k", "d"):
-        check_size(getattr(cell, name), name)
     activation_of(cell.activation)
     check_choice(cell.init, INNER, "init")
     check_choice(cell.outer, OUTER, "outer")

@@ -49,17 +49,32 @@ def to_xarray(
 
     Raises:
         ImportError: xarray is not installed (``pip install 'jaxrelu[io]'``).
-        ValueError: an array with fewer axes than there are names.
+        ValueError: an array with fewer axes than there are names, two results of one
+            name, values along an axis that there is not.
     """
     xarray = _import("xarray")
     if isinstance(result, Sweep):
         dims, coords = result.dims, {**result.coords, **(coords or {})}
         result = result.values
     names = tuple(dims)
+    coords = dict(coords or {})
+    unknown = sorted({*coords} - {*names})
+    if unknown or "record" in names or len(set(names)) < len(names):
+        msg = (
+            f"the axes are {names}, with values along {(*coords,)}; expected different "
+            "names without 'record', and values along these axes."
+        )
+        raise ValueError(msg)
     variables = {}
     for name, own, values in _variables(result, weights):
-        if name in names:  # the step size along an axis of step sizes
+        if name in names and name == "learning_rate":  # along an axis of step sizes
             continue
+        if name in variables or name in names:
+            msg = (
+                f"two results, or a result and an axis, are called {name!r}; expected "
+                "names of their own. Rename a recorder, a key or an axis."
+            )
+            raise ValueError(msg)
         host = np.asarray(values)
         if host.ndim < len(names) + len(own):
             msg = (
@@ -72,8 +87,9 @@ def to_xarray(
         variables[name] = (axes, host)
     labels = {
         name: np.asarray(values)
-        for name, values in (coords or {}).items()
-        if name in names and eqx.is_array_like(values) and np.ndim(values) == 1
+        for name, values in coords.items()
+        if isinstance(values, list | tuple)
+        or (eqx.is_array_like(values) and np.ndim(values) == 1)
     }
     dataset = xarray.Dataset(variables, coords=labels)
     return dataset.assign_attrs(_attributes(variables, config))

@@ -158,6 +158,9 @@ def lazy_scaling(
     if data is not None and data.targets.ndim != 1:
         msg = f"the targets have shape {data.targets.shape}; expected (n,)."
         raise ValueError(msg)
+    if data is not None and not np.any(np.asarray(data.targets)):
+        msg = "the targets are all 0, and residuals are relative to their norm."
+        raise ValueError(msg)
     n, d = (n, d) if data is None else (data.n, data.d)
     n, d = check_size(n, "n"), check_size(d, "d")
     devices = local_devices() if devices is None else devices
@@ -234,7 +237,9 @@ def _train(
         act, limits = shared
         end = descend(act, block, jax.vmap(step_size)(block), *limits)
         measured = jax.vmap(lambda p, w: measure(act, p, w))(block, end.inner)
-        ratio = end.path / measured["distance"]
+        way = measured["distance"]
+        none = way == 0  # no step was needed
+        ratio = jnp.where(none, 1, end.path / jnp.where(none, 1, way))
         run = {"path_ratio": ratio, "residual": end.residual, "steps": end.steps}
         return {**measured, **run}
 
@@ -251,12 +256,17 @@ def measure(
     change = slopes_of(act, problem, z_now) - before
     gram = gram_of(problem.inputs, before)
     values, vectors = jnp.linalg.eigh(gram)
-    smallest = jnp.sqrt(jnp.maximum(values[0], 0))
+    # what is below this is rounding, and no weights fit the linearised problem
+    floor = 4 * len(gram) * jnp.finfo(gram.dtype).eps * values[-1]
+    resolved = values[0] > floor
+    smallest = jnp.where(resolved, jnp.sqrt(jnp.maximum(values[0], 0)), 0)
+    safe = jnp.where(resolved, values, 1)
+    reach = jnp.sqrt(jnp.sum((vectors.T @ r) ** 2 / safe))
     largest = jnp.linalg.eigvalsh(gram_of(problem.inputs, change))[-1]
     return {
         "deviation": jnp.sqrt(jnp.maximum(largest, 0)) / smallest,
         "flip_fraction": jnp.mean(((z > 0) != (z_now > 0)).astype(z.dtype)),
         "distance": jnp.sqrt(jnp.sum(moved**2)),
-        "linearised_distance": jnp.sqrt(jnp.sum((vectors.T @ r) ** 2 / values)),
+        "linearised_distance": jnp.where(resolved, reach, jnp.inf),
         "smallest": smallest,
     }

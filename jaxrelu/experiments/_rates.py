@@ -76,7 +76,8 @@ def empirical_rate(
             raise ValueError(msg)
     t = np.asarray(steps, np.float64)
     values = np.asarray(losses, np.float64)
-    if values.ndim not in (1, 2) or t.shape not in (values.shape, values.shape[-1:]):
+    fit = values.ndim in (1, 2) and t.shape in (values.shape, values.shape[-1:])
+    if not fit or not values.size or not np.isfinite(t).all():
         msg = (
             f"losses have shape {values.shape} and steps {t.shape}; expected (r,) for "
             "one run, (s, r) for several."
@@ -110,6 +111,7 @@ def empirical_rate(
     reach = float(scipy.stats.t.ppf((1 + level) / 2, freedom)) * error
     slope = slopes.mean()
     dtype = jnp.asarray(losses).dtype
+    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.zeros(()).dtype
     return EmpiricalRate(
         log_rate=Estimate(
             value=jnp.asarray(slope, dtype),
@@ -158,6 +160,7 @@ class Overlay(eqx.Module):
         rate: measured, over the tail; None where it cannot be.
         holds: whether every condition of the theorem is met. If not, nothing below is
             promised.
+        diverged: whether the run ended so; then it kept no prediction.
     """
 
     steps: Array
@@ -172,6 +175,7 @@ class Overlay(eqx.Module):
     log_rate: Float[Array, ""]
     rate: EmpiricalRate | None
     holds: Bool[Array, ""]
+    diverged: Bool[Array, ""]
 
     @property
     def within(self) -> dict[str, bool]:
@@ -183,7 +187,7 @@ class Overlay(eqx.Module):
         }
         if self.path_bound is not None:
             kept["path length"] = bool(self.path_length <= slack * self.path_bound)
-        return kept
+        return dict.fromkeys(kept, False) if bool(self.diverged) else kept
 
     def __str__(self) -> str:
         lines = ["", f"{'':<22} {'measured':>12} {'predicted':>12}"]
@@ -201,7 +205,7 @@ class Overlay(eqx.Module):
         if rate is not None:
             ends = -jnp.expm1(rate.high), -jnp.expm1(rate.low)
             lines.append(
-                f"  {rate.level:.0%} interval {float(ends[0]):.6g} to "
+                f"  {100 * rate.level:g}% interval {float(ends[0]):.6g} to "
                 f"{float(ends[1]):.6g}, steps {rate.first_step} to {rate.last_step}"
             )
         line("last residual", self.residuals[-1], self.residual_bounds[-1])
@@ -261,4 +265,5 @@ def beside_prediction(
         log_rate=promise.log_rate,
         rate=rate,
         holds=report.holds,
+        diverged=trajectory.diverged_at >= 0,
     )

@@ -4,22 +4,23 @@ import itertools
 import json
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
+from jaxrelu._checks import check_size
 from jaxrelu.dynamics import sweep
-from jaxrelu.experiments._cells import bar, claim, digest, key_words
+from jaxrelu.dynamics._sweep import axis_length
+from jaxrelu.experiments._cells import bar, claim, identity, key_words
 from jaxrelu.experiments._jobs import executor_of, is_wide, run_jobs
 from jaxrelu.experiments._labelled import check_output, load, save, to_xarray
 
 
-_FORMAT = 1
+_FORMAT = 2
 _PLAIN = (bool, int, float, str)
 
 
@@ -30,7 +31,7 @@ def run_sweep(
     num_seeds: int,
     grid: Mapping[str, PyTree] | None = None,
     *,
-    cells: Mapping[str, Sequence[Any]],
+    cells: Mapping[str, Iterable[Any]],
     executor: Any = "local",
     slurm: Mapping[str, Any] | None = None,
     devices: Sequence[Any] | None = None,
@@ -53,8 +54,9 @@ def run_sweep(
     A cell is a netCDF file, written under another name, forced to disk and renamed:
     whole or not there. A kill loses the cell being computed; calling again runs those
     that are missing and no other. ``config.json`` holds key, seeds, axes, cells, and
-    the function's name and arrays, but not its code: after changing that, take another
-    folder. A folder of another configuration is refused.
+    what the function is made of (names, arrays, settings, what it closes over), but not
+    its code: after changing that, take another folder. A folder of another
+    configuration is refused.
 
     Args:
         folder: made if it does not exist.
@@ -89,7 +91,8 @@ def run_sweep(
     Cost: that of the runs; a compilation a cell.
     """
     axes = dict(grid or {})
-    values = {name: list(several) for name, several in cells.items()}
+    values = {name: _several(several, name) for name, several in cells.items()}
+    num_seeds = check_size(num_seeds, "num_seeds")
     _check(values, axes)
     place = Path(folder)
     jobs = executor_of(executor, place, slurm)
@@ -140,10 +143,23 @@ def _run(
     save(to_xarray(found, config=config), path, overwrite=True)
 
 
+def _several(values: Any, name: str) -> list:
+    """The values of cells; NumPy's numbers as Python's, which JSON knows."""
+    if isinstance(values, str):
+        msg = f"cells[{name!r}] is {values!r}; expected several. Pass ({values!r},)."
+        raise TypeError(msg)
+    return [v.item() if isinstance(v, np.generic) else v for v in values]
+
+
 def _check(values: dict[str, list], axes: dict[str, PyTree]) -> None:
     twice = sorted(set(values) & {*axes, "seed", "record"})
     if twice:
         msg = f"cells holds {twice}, which are axes already. Choose other names."
+        raise ValueError(msg)
+    for name, axis in axes.items():
+        axis_length(axis, name)
+    if "record" in axes:
+        msg = "the grid has an axis 'record', which runs have. Choose another name."
         raise ValueError(msg)
     for name, several in values.items():
         if not all(isinstance(value, _PLAIN) for value in several):
@@ -164,29 +180,22 @@ def _config(
     axes: dict[str, PyTree],
     values: dict[str, list],
 ) -> dict[str, Any]:
-    kind = function if hasattr(function, "__qualname__") else type(function)
     return {
         "format": _FORMAT,
-        "function": f"{kind.__module__}.{kind.__qualname__}",
-        "function_holds": _digests(function),
+        "function": identity(function),
         "key": key_words(key),
         "num_seeds": num_seeds,
-        "grid": {name: _digests(axis) for name, axis in axes.items()},
+        "grid": {name: identity(axis) for name, axis in axes.items()},
         "cells": values,
         "float64": is_wide(),
     }
 
 
-def _digests(tree: PyTree) -> list[str]:
-    """Of every number or array in it."""
-    leaves = jax.tree.leaves(eqx.filter(tree, eqx.is_array_like))
-    return [f"{np.asarray(leaf).dtype} {digest(leaf)}" for leaf in leaves]
-
-
 def _name(cell: dict[str, Any]) -> str:
-    words = "-".join(f"{name}{value}" for name, value in cell.items())
-    plain = "".join(c for c in words if c.isalnum() or c in "-.")
-    return f"{plain}-{zlib.crc32(json.dumps(cell).encode()):08x}"
+    words = "-".join(f"{name}{value}" for name, value in sorted(cell.items()))
+    plain = "".join(c for c in words if c.isascii() and (c.isalnum() or c in "-."))
+    text = json.dumps(cell, sort_keys=True)
+    return f"{plain[:100]}-{zlib.crc32(text.encode()):08x}"
 
 
 def _read(path: Path, owner: str) -> Any:
@@ -212,6 +221,14 @@ def _joined(found: list[Any], values: dict[str, list], owner: str) -> Any:
             "The files are there; read them one by one with jaxrelu.experiments.load."
         )
         raise ValueError(msg)
+    names = {tuple(sorted(map(str, one.data_vars))) for one in found}
+    if len(names) > 1:
+        msg = (
+            f"results have the names {sorted(names)}; expected the same in every cell."
+        )
+        raise ValueError(msg)
+    # a step size, say, that is a cell's own name
+    found = [one.drop_vars(values, errors="ignore") for one in found]
     for name, several in reversed(values.items()):
         along = xarray.DataArray(several, dims=name, name=name)
         count = len(several)

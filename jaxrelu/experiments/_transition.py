@@ -12,6 +12,7 @@ _CRITICAL = float(stats.chi2.ppf(0.95, 1)) / 2  # of a log-likelihood, 95 %
 _TEN_TO_NINETY = 2 * math.log(9)  # of the logistic function
 _FARTHEST = 60.0  # log ratios beyond this are infinite
 _STEEPEST = 1e9
+_EQUAL = 1e-9  # log ratios this close are one
 
 
 class Transition(NamedTuple):
@@ -102,7 +103,11 @@ def fit_transition(ratios: Any, successes: Any, trials: Any) -> Transition:
         low = high = middle
     floor = best - _CRITICAL
     profile = lambda at: _over_slopes(x - at, s, t)
-    interval = (_end(profile, low, -1, floor), _end(profile, high, 1, floor))
+    step = min(1e-3, float(np.min(np.diff(x))) / 16)
+    interval = (
+        _end(profile, low, -1, floor, step),
+        _end(profile, high, 1, floor, step),
+    )
     flattest, steepest = _slopes(x, s, t, slope, floor)
     return Transition(
         math.exp(middle),
@@ -130,8 +135,11 @@ def _checked(ratios: Any, successes: Any, trials: Any) -> tuple[np.ndarray, ...]
     if not ((s >= 0) & (s <= t) & (t >= 1)).all():
         msg = f"successes {s} of {t}; expected 0 <= successes <= trials, trials >= 1."
         raise ValueError(msg)
-    rho, where = np.unique(rho, return_inverse=True)
-    return np.log(rho), np.bincount(where, s), np.bincount(where, t)
+    order = np.argsort(rho)
+    logs, s, t = np.log(rho[order]), s[order], t[order]
+    new = np.append(True, np.diff(logs) > _EQUAL)
+    where = np.cumsum(new) - 1
+    return logs[new], np.bincount(where, s), np.bincount(where, t)
 
 
 def _root(f: Callable[[float], float], a: float, b: float) -> float:
@@ -198,10 +206,17 @@ def _over_thresholds(b: float, x: np.ndarray, s: np.ndarray, t: np.ndarray) -> f
 
 
 def _end(
-    profile: Callable[[float], float], start: float, way: int, floor: float
+    profile: Callable[[float], float], start: float, way: int, floor: float, step: float
 ) -> float:
-    """Where a profile that holds at ``start`` falls below ``floor``; ±∞ if nowhere."""
-    step, inside = 1e-3, start
+    """Where a profile that holds at ``start`` falls below ``floor``; ±∞ if nowhere.
+
+    A step at a ratio where some runs succeeded holds beside it.
+    """
+    inside = start
+    if profile(start) < floor:
+        inside += way * 1e-3 * step
+        if profile(inside) < floor:
+            return start
     while abs(inside - start) < _FARTHEST:
         outside = start + way * step
         if profile(outside) < floor:
@@ -242,7 +257,8 @@ def _one_sided(
 ) -> Transition:
     """All runs did the same: the threshold is bounded from one side."""
     edge, way = (x.min(), 1) if all_succeeded else (x.max(), -1)
-    end = _end(lambda at: _over_slopes(x - at, s, t), float(edge), way, -_CRITICAL)
+    profile = lambda at: _over_slopes(x - at, s, t)
+    end = _end(profile, float(edge), way, -_CRITICAL, 1e-3)
     interval = (0.0, _exp(end)) if all_succeeded else (math.exp(end), math.inf)
     return _nothing(interval, 0.0, freedom)
 
