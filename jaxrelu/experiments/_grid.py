@@ -90,9 +90,12 @@ def _count(name: str, default: int) -> Any:
 
 def _plain(cells: Iterable[Cell]) -> tuple[Cell, ...]:
     """Sizes as Python's integers, which JSON knows."""
-    sizes = ("n", "k", "d")
     return tuple(
-        cell._replace(**{name: check_size(getattr(cell, name), name) for name in sizes})
+        cell._replace(
+            n=check_size(cell.n, "n"),
+            k=check_size(cell.k, "k"),
+            d=check_size(cell.d, "d"),
+        )
         for cell in cells
     )
 
@@ -186,13 +189,15 @@ class Grid(eqx.Module):
             raise ValueError(msg)
         words = [_several(w) for w in (activation, data, labels, init, outer)]
         widths, sizes = _sizes(k, "k"), _sizes(d, "d")
-        given = _sizes(n, "n") if ratio is None else tuple(map(float, _several(ratio)))
-        for one in given if ratio is not None else ():
+        ratios = None if ratio is None else tuple(map(float, _several(ratio)))
+        for one in ratios or ():
             check_positive(one, "ratio")
+        counts = _sizes(n, "n") if ratios is None else ()
         cells = {}
-        for width, size, *rest in itertools.product(widths, sizes, *words):
-            counts = given if ratio is None else _counts(given, width * size)
-            cells |= {Cell(m, width, size, *rest): None for m in counts}
+        for width, size in itertools.product(widths, sizes):
+            several = counts if ratios is None else _counts(ratios, width * size)
+            for rest in itertools.product(*words):
+                cells |= {Cell(m, width, size, *rest): None for m in several}
         return cls(tuple(cells), **settings)
 
     @property
