@@ -59,8 +59,9 @@ def identity(tree: Any) -> Any:
         names = [field.name for field in dataclasses.fields(tree)]
         held = {name: identity(getattr(tree, name, None)) for name in names}
         return [kind, held]
-    if hasattr(tree, "__wrapped__"):  # what jit and the like make of a function
-        return ["wrapped", kind, identity(tree.__wrapped__)]
+    wrapped = getattr(tree, "__wrapped__", None)
+    if wrapped is not None:  # what jit and the like make of a function
+        return ["wrapped", kind, identity(wrapped)]
     if hasattr(tree, "__qualname__"):
         return f"{tree.__module__}.{tree.__qualname__}"
     leaves = jax.tree.leaves(tree)
