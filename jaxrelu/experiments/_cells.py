@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import platform
 import types
@@ -29,13 +30,18 @@ def digest(values: Any) -> str:
     return f"{host.shape} sha256:{hashlib.sha256(host.tobytes()).hexdigest()}"
 
 
-def identity(tree: Any) -> Any:
+def identity(tree: Any, within: tuple = ()) -> Any:
     """What a function, module or pytree is made of, as JSON holds it.
 
     Names of types and functions, digests of arrays, text and numbers, static fields,
     what partial functions hold and closures close over. Not: code, and the insides of
     objects that are none of these, which count by the name of their type.
+
+    Args:
+        tree: any object.
+        within: the functions being looked into, which may close over themselves.
     """
+    look = functools.partial(identity, within=within)
     kind = f"{type(tree).__module__}.{type(tree).__qualname__}"
     if tree is None or isinstance(tree, bool | int | float | str):
         return tree if tree == tree else "nan"
@@ -44,29 +50,32 @@ def identity(tree: Any) -> Any:
     if eqx.is_array_like(tree):
         return f"{np.asarray(tree).dtype} {digest(tree)}"
     if isinstance(tree, functools.partial):
-        return ["partial", *map(identity, (tree.func, tree.args, tree.keywords))]
+        return ["partial", *map(look, (tree.func, tree.args, tree.keywords))]
     if isinstance(tree, types.MethodType):
-        return ["method", *map(identity, (tree.__func__, tree.__self__))]
+        return ["method", *map(look, (tree.__func__, tree.__self__))]
     if isinstance(tree, types.FunctionType):
-        cells = [c.cell_contents for c in tree.__closure__ or ()]
-        held = [cells, tree.__defaults__, tree.__kwdefaults__]
-        return ["function", f"{tree.__module__}.{tree.__qualname__}", identity(held)]
+        name = f"{tree.__module__}.{tree.__qualname__}"
+        if tree in within:
+            return ["function", name]
+        cells = inspect.getclosurevars(tree).nonlocals
+        held = [dict(cells), tree.__defaults__, tree.__kwdefaults__]
+        return ["function", name, identity(held, (*within, tree))]
     if isinstance(tree, Mapping):
-        return [kind, {str(name): identity(value) for name, value in tree.items()}]
+        return [kind, {str(name): look(value) for name, value in tree.items()}]
     if isinstance(tree, list | tuple | set | frozenset):
-        return [kind, *map(identity, tree)]
+        return [kind, *map(look, tree)]
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         names = [field.name for field in dataclasses.fields(tree)]
-        held = {name: identity(getattr(tree, name, None)) for name in names}
+        held = {name: look(getattr(tree, name, None)) for name in names}
         return [kind, held]
     wrapped = getattr(tree, "__wrapped__", None)
     if wrapped is not None:  # what jit and the like make of a function
-        return ["wrapped", kind, identity(wrapped)]
+        return ["wrapped", kind, look(wrapped)]
     if hasattr(tree, "__qualname__"):
         return f"{tree.__module__}.{tree.__qualname__}"
     leaves = jax.tree.leaves(tree)
     inside = [] if len(leaves) == 1 and leaves[0] is tree else leaves
-    return [kind, *map(identity, inside)]
+    return [kind, *map(look, inside)]
 
 
 def key_words(key: PRNGKeyArray) -> list[Any]:
