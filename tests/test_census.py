@@ -181,7 +181,7 @@ replace, written = os.replace, []
 
 def replace_or_die(source, target):
     written.append(target)
-    if len(written) == 4:  # config, two chunks, then in the middle of the third
+    if len(written) == 3:  # two chunks, then in the middle of the third
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 

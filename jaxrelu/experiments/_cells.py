@@ -1,90 +1,20 @@
 """A folder of results: one file per piece of work, whole or not there."""
 
-import dataclasses
-import functools
 import hashlib
-import inspect
 import json
 import platform
-import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jrandom
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
 from jaxrelu._files import beside, replacing, write_first
 
 
 _CONFIG = "config.json"
-
-
-def digest(values: Any) -> str:
-    """Shape and SHA-256 of an array's bytes."""
-    host = np.ascontiguousarray(values)
-    return f"{host.shape} sha256:{hashlib.sha256(host.tobytes()).hexdigest()}"
-
-
-def identity(tree: Any, within: tuple = ()) -> Any:
-    """What a function, module or pytree is made of, as JSON holds it.
-
-    Names of types and functions, digests of arrays, text and numbers, static fields,
-    what partial functions hold and closures close over. Not: code, and the insides of
-    objects that are none of these, which count by the name of their type.
-
-    Args:
-        tree: any object.
-        within: the functions being looked into, which may close over themselves.
-    """
-    look = functools.partial(identity, within=within)
-    kind = f"{type(tree).__module__}.{type(tree).__qualname__}"
-    if tree is None or isinstance(tree, bool | int | float | str):
-        return tree if tree == tree else "nan"
-    if eqx.is_array(tree) and jnp.issubdtype(tree.dtype, jax.dtypes.prng_key):
-        return ["key", *key_words(tree)]
-    if eqx.is_array_like(tree):
-        return f"{np.asarray(tree).dtype} {digest(tree)}"
-    if isinstance(tree, functools.partial):
-        return ["partial", *map(look, (tree.func, tree.args, tree.keywords))]
-    if isinstance(tree, types.MethodType):
-        return ["method", *map(look, (tree.__func__, tree.__self__))]
-    if isinstance(tree, types.FunctionType):
-        name = f"{tree.__module__}.{tree.__qualname__}"
-        if tree in within:
-            return ["function", name]
-        cells = inspect.getclosurevars(tree).nonlocals
-        held = [dict(cells), tree.__defaults__, tree.__kwdefaults__]
-        return ["function", name, identity(held, (*within, tree))]
-    if isinstance(tree, Mapping):
-        return [kind, {str(name): look(value) for name, value in tree.items()}]
-    if isinstance(tree, list | tuple | set | frozenset):
-        return [kind, *map(look, tree)]
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        names = [field.name for field in dataclasses.fields(tree)]
-        held = {name: look(getattr(tree, name, None)) for name in names}
-        return [kind, held]
-    wrapped = getattr(tree, "__wrapped__", None)
-    if wrapped is not None:  # what jit and the like make of a function
-        return ["wrapped", kind, look(wrapped)]
-    if hasattr(tree, "__qualname__"):
-        return f"{tree.__module__}.{tree.__qualname__}"
-    leaves = jax.tree.leaves(tree)
-    inside = [] if len(leaves) == 1 and leaves[0] is tree else leaves
-    return [kind, *map(look, inside)]
-
-
-def key_words(key: PRNGKeyArray) -> list[Any]:
-    """The integers that a key is made of, after its generator if that is no default."""
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    data = jrandom.key_data(key) if typed else key
-    kind = [str(jrandom.key_impl(key))] if typed else []
-    usual = [] if kind == ["threefry2x32"] or not typed else kind
-    return [*usual, *(int(word) for word in np.asarray(data).ravel())]
 
 
 def made_with() -> dict[str, str]:

@@ -10,14 +10,8 @@ from jaxtyping import PRNGKeyArray
 
 from jaxrelu._checks import check_choice, check_positive, check_size
 from jaxrelu._results import RESULTS
-from jaxrelu.experiments._cells import (
-    bar,
-    claim,
-    digest,
-    key_words,
-    read_arrays,
-    write_arrays,
-)
+from jaxrelu.experiments._cells import bar, claim, read_arrays, write_arrays
+from jaxrelu.experiments._identity import digest, key_words
 from jaxrelu.landscape import CriticalPoints, Runs, classify
 from jaxrelu.landscape.search._critical_points import (
     SCHEMES,

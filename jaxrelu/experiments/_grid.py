@@ -28,8 +28,8 @@ from jaxrelu.data import (
     sphere,
 )
 from jaxrelu.data._arguments import floating_dtype
-from jaxrelu.experiments._cells import digest
 from jaxrelu.experiments._fitting import Problem
+from jaxrelu.experiments._identity import digest
 from jaxrelu.networks._initializers import INNER, inner_weights, outer_weights
 
 

@@ -15,7 +15,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 from jaxrelu._checks import check_size
 from jaxrelu.dynamics import sweep
 from jaxrelu.dynamics._sweep import axis_length
-from jaxrelu.experiments._cells import bar, claim, identity, key_words
+from jaxrelu.experiments._cells import bar, claim
+from jaxrelu.experiments._identity import identity, key_words
 from jaxrelu.experiments._jobs import executor_of, is_wide, run_jobs
 from jaxrelu.experiments._labelled import check_output, load, save, to_xarray
 
