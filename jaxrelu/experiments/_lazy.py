@@ -50,7 +50,7 @@ class LazyScaling(eqx.Module):
         distance: $\lVert W_T - W_0\rVert_F$, (w, s).
         linearised_distance: $\sqrt{r_0^\top(J_0J_0^\top)^{-1}r_0}$, how far the closest
             weights are at which the linearised network fits, (w, s); infinite where
-            J(W_0) has no full row rank, as far as the precision tells.
+            $J(W_0)$ has no full row rank, as far as the precision tells.
         path_ratio: length of the path over `distance`, at least 1, (w, s).
         residual: $\lVert r_T\rVert/\lVert y\rVert$, (w, s).
         smallest: $\sigma_{\min}(J(W_0))$, (w, s); 0 where it cannot be told from 0.
