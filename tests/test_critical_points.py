@@ -371,6 +371,125 @@ def test_every_global_minimum_is_called_so(points, float64):
         assert found.kinds == ("minimum",)
 
 
+# ---------------------------------------------------------------- units of the weights
+
+
+@pytest.mark.parametrize(
+    ("inner", "teacher", "student"),
+    [(1e-6, 1, 1), (1e6, 1, 1), (1, 1, 1e-4), (1, 1e7, 1e7), (1, 1e-8, 1e-8)],
+)
+def test_units_change_nothing(points, float64, inner, teacher, student):
+    """Weights times t and outer weights times c: eigenvalues c² times as large."""
+    weights = np.asarray(points.weights)[1] * (inner * teacher / student)
+    objective = PopulationLoss(
+        Shallow(jnp.asarray(inner * np.eye(K)), jnp.asarray(np.full(K, float(teacher))))
+    )
+    near = jnp.asarray(weights * (1 + 1e-3))
+    outer = jnp.asarray(np.full(K, float(student)))
+    found = refine_critical_points(
+        objective,
+        near,
+        outer=outer,
+        tolerance=1e-15 * inner * teacher * student,
+        devices=one_device(),
+    )
+    assert found.runs.converged.all()
+    assert found.kinds == ("minimum",)
+    assert found.isotropies[0].name == "ΔS_7"
+    unit = float(student) ** 2
+    assert float(found.zero_tolerances[0]) < 1e-6 * unit
+    np.testing.assert_allclose(float(found.smallest[0]) / unit, 0.0213465892, atol=1e-9)
+
+
+def test_single_precision_in_other_units():
+    """The least eigenvalue is known to 5e-8; float32 knows the point to 1e-6."""
+    w = np.float32(1e6) * seed(1, K, on=-0.8).astype(np.float32)
+    objective = PopulationLoss(jnp.asarray(np.float32(1e6) * np.eye(K, dtype="f4")))
+    found = refine_critical_points(objective, jnp.asarray(w), devices=one_device())
+    assert found.weights.dtype == jnp.float32
+    assert found.runs.converged.all()
+    assert found.kinds == ("minimum",)
+    assert float(found.zero_tolerances[0]) < 5e-3
+    assert abs(float(found.smallest[0]) - 0.02134659) < 1e-3
+
+
+@pytest.mark.parametrize("size", [2.0, 5.0, 1e3])
+def test_far_starts_are_moved(float64, getkey, size):
+    """Where the gradient outweighs the Hessian; most of them to a zero of it.
+
+    The others stop at a local minimum of the gradient's norm, and say so.
+    """
+    starts = jnp.asarray(size * normal(getkey(), (16, 4, 4)))
+    points = refine_critical_points(orthonormal(4), starts, devices=one_device())
+    runs = points.runs
+    assert int(runs.converged.sum()) >= 8
+    assert float(runs.gradient_norms.max()) < 0.05
+    assert float(runs.moved.min()) > size / 2
+    slope = jax.jit(jax.grad(points.objective))
+    for w in np.asarray(points.weights):
+        assert np.abs(slope(w)).max() < 1e-12
+
+
+def test_only_near_runs_are_taken_to_a_global_minimum(float64):
+    """A saddle a third of the teacher away, the outer weights from 1 to 30."""
+    saddle = np.array([[0.42276996] * 2, [0.42276996] * 2, [0.22276996] * 2])
+    aside = 1e-4 * np.eye(3, 2)
+    for a in (1.0, 3.0, 30.0):
+        points = refine_critical_points(
+            orthonormal(2),
+            jnp.asarray((saddle + aside) / a),
+            outer=jnp.asarray(np.full(3, a)),
+            descend=True,
+            learning_rate=0.3 / a**2,
+            max_steps=1,
+            devices=one_device(),
+        )
+        assert points.kinds == ("saddle",)
+        assert float(points.losses[0]) > 0.01
+        assert float(points.runs.moved[0]) * a < 1e-2
+    # and those near are, whatever the outer weights
+    near = np.array([[0.5, 0.01], [0.5, -0.01], [0.0, 1.0]])
+    points = refine_critical_points(
+        orthonormal(2),
+        jnp.asarray(near / a),
+        outer=jnp.asarray(np.full(3, a)),
+        descend=True,
+        learning_rate=0.3 / a**2,
+        max_steps=1,
+        devices=one_device(),
+    )
+    assert points.families == ("global",)
+    methods = [POLISHED_BY[i] for i in np.asarray(points.runs.polished_by)]
+    assert methods == ["nearest_global_minimum"]
+    expected = np.array([[0.5, 0.0], [0.5, 0.0], [0.0, 1.0]])
+    np.testing.assert_allclose(np.asarray(points.weights)[0] * a, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("a", [1e-4, 100.0])
+def test_default_rates_suit_the_outer_weights(float64, a):
+    """The same number of steps, and the same points, as with outer weights one."""
+    key, ends = jrandom.key(2), []
+    for outer in (1.0, a):
+        objective = orthonormal(2, d=3)
+        index = jnp.arange(8, dtype=jnp.int32)
+        starts = starting_weights(key, index, (2, 3), "xavier", jnp.dtype("float64"))
+        ends.append(
+            refine_critical_points(
+                objective,
+                starts / outer,
+                outer=jnp.asarray(np.full(2, outer)),
+                descend=True,
+                devices=one_device(),
+            )
+        )
+    one, other = ends
+    assert other.runs.converged.all()
+    np.testing.assert_array_equal(one.class_of, other.class_of)
+    np.testing.assert_allclose(other.runs.steps, one.runs.steps, atol=1)
+    ends = np.asarray(other.runs.weights) * a
+    np.testing.assert_allclose(ends, one.runs.weights, atol=1e-6)
+
+
 # -------------------------------------------------------------------- what goes wrong
 
 
@@ -417,6 +536,8 @@ def test_bad_input_is_refused(float64, getkey):
         find_critical_points(objective, key, 2, -1)
     with pytest.raises(ValueError, match="init is 'zeros'"):
         find_critical_points(objective, key, 2, 4, init="zeros")
+    with pytest.raises(ValueError, match="first_start is -1"):
+        find_critical_points(objective, key, 2, 4, first_start=-1)
     with pytest.raises(ValueError, match="learning_rate is 0"):
         find_critical_points(objective, key, 2, 8, learning_rate=0.0)
     with pytest.raises(ValueError, match="one nonzero weight"):

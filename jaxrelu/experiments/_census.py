@@ -96,7 +96,7 @@ def run_census(
         raise ValueError(msg)
     problem = problem_of(objective, num_neurons, outer)
     if learning_rate is None:
-        learning_rate = default_rate(num_neurons, problem.inner.shape[0])
+        learning_rate = default_rate(problem)
     settings = {
         "init": init,
         "learning_rate": float(learning_rate),

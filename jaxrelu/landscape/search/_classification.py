@@ -11,11 +11,12 @@ from jaxtyping import Array, Float, Int
 from jaxrelu._checks import check_positive
 from jaxrelu._results import ErrorKind
 from jaxrelu.landscape.global_minima._global_minima import same_function
+from jaxrelu.landscape.search._first_order import Problem
 from jaxrelu.landscape.search._names import (
     family_name,
     merged_students,
 )
-from jaxrelu.landscape.search._runs import Runs
+from jaxrelu.landscape.search._runs import Runs, scale_of
 from jaxrelu.landscape.search._symmetry import (
     Isotropy,
     Table,
@@ -42,10 +43,13 @@ class CriticalPoints(eqx.Module):
         negative: Hessian eigenvalues below ``-zero_tolerances``, (p,).
         zero: those within, (p,).
         positive: those above, (p,).
-        zero_tolerances: rounding of the eigenvalues, and $4\sqrt{s\lVert\nabla
-            F\rVert}$ with s the teacher's scale: where flat directions grow cubically,
-            a point with that gradient may be $\sqrt{\lVert\nabla F\rVert}$ off, and
-            its eigenvalues with it, (p,).
+        zero_tolerances: rounding of the eigenvalues, and $4\alpha^2\sqrt{\lVert\nabla
+            F\rVert/\alpha s}$ with $\alpha = \max|a_i|$ and s the root mean square of
+            $|b_j|\,\lVert v_j\rVert$: along flat directions F grows as
+            $\alpha^3|\epsilon|^3/s$, a point with that gradient may be
+            $\sqrt{s\lVert\nabla F\rVert/\alpha^3}$ off, and its eigenvalues, which are
+            of order $\alpha^2$ whatever the size of the weights, by $\alpha^3/s$ times
+            that, (p,).
         smallest: $\lambda_{\min}$ of the Hessian at the representative, (p,).
         smallest_error: of that, by rounding, (p,).
         norm_sums: $\sum_i \lVert w_i\rVert$, (p,).
@@ -186,12 +190,13 @@ def _classes(
     losses, converged = np.asarray(runs.losses), runs.converged
     weights, norms = np.asarray(runs.weights), np.asarray(runs.gradient_norms)
     size = _teacher_size(objective) ** 2
+    scale = scale_of(Problem.of_loss(objective, outer))
     everywhere: list[int] = []
     kinds: list[tuple[Table, float, list[int]]] = []
     for i in np.argsort(losses, kind="stable"):
         if not converged[i]:
             continue
-        near = max(identify, 4 * float(norms[i]) ** 0.5)
+        near = max(identify, 4 * (float(norms[i]) / scale) ** 0.5)
         if losses[i] < 1e-3 * size and _is_global(objective, weights[i], outer, near):
             everywhere.append(int(i))
             continue
@@ -254,8 +259,9 @@ def _described(
     student = Shallow(jnp.asarray(weights), outer)
     found = spectrum(hessian(objective, student))
     values = np.asarray(found.values)
-    scale = _teacher_size(objective) / objective.teacher.width**0.5
-    tolerance = max(np.asarray(found.tolerance), 4 * np.sqrt(scale * norm))
+    part = float(norm) / scale_of(Problem.of_loss(objective, outer))
+    size = float(np.abs(np.asarray(outer, np.float64)).max())
+    tolerance = max(float(found.tolerance), 4 * size**2 * part**0.5)
     return {
         "weights": weights,
         "losses": np.asarray(runs.losses)[best],

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from jaxrelu._checks import (
@@ -50,17 +51,18 @@ def find_critical_points(
 ) -> CriticalPoints:
     r"""Critical points reached by gradient descent from random starts.
 
-    Plain gradient descent from $w_{ia} \sim N(0, 1/d)$ with step $5/\max(n, k, 4)$, as
-    in the published experiments ($5/k$ for $n = k$), so that the shares of the points
-    are those of descent. Newton's method takes over when from an iterate it converges
-    by halving $\lVert\nabla F\rVert$ at least, through points with a positive definite
-    Hessian, and this changes in all by less than its smallest eigenvalue at the end:
-    then, as far as both ends tell, they lie in one convex basin. It is tried when
-    $\lVert\nabla F\rVert$ falls below $10^{-3}$, $10^{-4}$, ... of the teacher's scale.
-    With $n > k$, a run within a tenth of a global minimum, row by row, is taken to it:
-    descent would need some $\lVert\nabla F\rVert^{-1/2}$ steps. What is left goes to
-    a critical point of any kind by a Levenberg-Marquardt iteration. Which of
-    the three it was, how far it went, and the losses before and after stand in `Runs`.
+    Plain gradient descent from $w_{ia} \sim N(0, 1/d)$ with step $5/(\max(n, k, 4) \max
+    a_i^2)$, as in the published experiments ($5/k$ for $n = k$ and $a = 1$), so that
+    the shares of the points are those of descent. Newton's method takes over when from
+    an iterate it converges by halving $\lVert\nabla F\rVert$ at least, through points
+    with a positive definite Hessian, and this changes in all by less than its smallest
+    eigenvalue at the end: then, as far as both ends tell, they lie in one convex basin.
+    It is tried when $\lVert\nabla F\rVert$ falls below $10^{-3}$, $10^{-4}$, ... of the
+    teacher's scale. With $n > k$, a run within a tenth of a global minimum, row by row
+    and measured as $|a_i| w_i$ beside $|b_j| v_j$, is taken to it: descent would need
+    some $\lVert\nabla F\rVert^{-1/2}$ steps. What is left goes to a critical point of
+    any kind by a Levenberg-Marquardt iteration. Which of the three it was, how far it
+    went, and the losses before and after stand in `Runs`.
 
     Runs are independent of each other and of the number of starts. On a CPU, split
     them over host devices: ``jax.config.update("jax_num_cpu_devices", cores)`` before
@@ -78,10 +80,11 @@ def find_critical_points(
         max_steps: of a run.
         tolerance: $\lVert\nabla F\rVert$ at which a point is critical. What rounding
             allows takes its place where that is more: in float32 always.
-        identify: points this close, over the largest teacher norm, are one; None is
-            5e-9 (published), and 2e-3 in float32, where isotropy is no finer either.
+        identify: points this close, $|a_i| w_i$ over the largest $|b_j|\,\lVert
+            v_j\rVert$, are one; None is 5e-9 (published), and 2e-3 in float32, where
+            isotropy is no finer either.
         batch_size: runs computed at once on one device.
-        first_start: number of the first start.
+        first_start: number of the first start; at least 0.
         devices: where to run; None takes all of this process.
         progress: called with the number of runs settled and of all, from time to time.
         throw: raise if a run came to no critical point.
@@ -91,7 +94,8 @@ def find_critical_points(
 
     Raises:
         TypeError: another objective.
-        ValueError: sizes below 1, unknown scheme, a step size that is not positive.
+        ValueError: sizes below 1, a negative `first_start`, unknown scheme, a step size
+            that is not positive.
         MemoryRefusedError: the dense Hessians of order nd would not fit.
         RuntimeError: with ``throw``.
 
@@ -142,6 +146,7 @@ def run_starts(
     problem = problem_of(objective, num_neurons, outer)
     for name, value in (("num_starts", num_starts), ("batch_size", batch_size)):
         check_size(value, name)
+    check_size(first_start, "first_start", 0)
     check_choice(init, SCHEMES, "init")
     index = jnp.arange(first_start, first_start + num_starts, dtype=jnp.int32)
     shape = (num_neurons, objective.in_size)
@@ -170,8 +175,9 @@ def refine_critical_points(
 
     A Levenberg-Marquardt iteration on $\nabla F = 0$ from each of them: it goes to
     a zero of the gradient, whatever its inertia; from far away that need not be the
-    nearest. How far it was is in `Runs.moved`. With ``descend`` gradient descent goes
-    first, as in `find_critical_points`.
+    nearest, and some stop at a local minimum of $\lVert\nabla F\rVert$, with
+    `RESULTS.no_convergence`. How far it was is in `Runs.moved`. With ``descend``
+    gradient descent goes first, as in `find_critical_points`.
 
     Args:
         objective: a population loss.
@@ -240,9 +246,13 @@ def problem_of(objective: Any, num_neurons: Any, outer: Any) -> Problem:
     return Problem.of_loss(objective, outer)
 
 
-def default_rate(n: int, k: int) -> float:
-    r"""$5/\max(n, k, 4)$: the published $5/k$ for n = k, and stable for k < 4 too."""
-    return 5 / max(n, k, 4)
+def default_rate(problem: Problem) -> float:
+    r"""$5/(\max(n, k, 4)\max a_i^2)$: the published $5/k$ for n = k and $a = 1$.
+
+    Stable for k < 4 too; Hessians are of order $\max a_i^2$.
+    """
+    sizes = len(problem.outer), len(problem.inner), 4
+    return 5 / max(sizes) / float(np.abs(np.asarray(problem.outer)).max()) ** 2
 
 
 def _settings(
@@ -255,7 +265,7 @@ def _settings(
     descend: bool,
 ) -> Settings:
     if learning_rate is None:
-        learning_rate = default_rate(len(problem.outer), len(problem.inner))
+        learning_rate = default_rate(problem)
     check_positive(learning_rate, "learning_rate")
     check_positive(tolerance, "tolerance")
     check_size(max_steps, "max_steps")

@@ -194,11 +194,13 @@ def descend_block(
 
     A run stops at its first iterate with $\lVert\nabla F\rVert \le$ ``tolerance``. Its
     slot takes the next run, so that a slow run holds up none but the last few. What a
-    run does depends on no other run. A run whose weights grow a thousandfold starts
-    again from where it was given, at half the step size, a few times.
+    run does depends on no other run. A run whose weights grow to a thousand times
+    those given and those of a global minimum starts again from where it was given, at
+    half the step size, a few times.
     """
     count = pending.shape[0]
-    size = jnp.sqrt(jnp.sum(problem.inner**2))
+    taught = problem.teacher_outer[:, None] * problem.inner
+    size = jnp.sqrt(jnp.sum(taught**2)) / jnp.min(jnp.abs(problem.outer))
     # pending runs first, the others never
     order = jnp.argsort(~pending, stable=True).astype(jnp.int32)
     waiting = jnp.sum(pending, dtype=jnp.int32)

@@ -147,7 +147,7 @@ def newton(
 
 
 def nearest_global_minimum(
-    problem: Problem, start: Float[Array, "n d"], radius: Float[Array, ""]
+    problem: Problem, start: Float[Array, "n d"], part: Float[Array, ""]
 ) -> tuple[Array, Array, Array]:
     r"""The point $w_i = \alpha_i v_{j(i)}$ near ``start`` at which $F = 0$.
 
@@ -155,7 +155,9 @@ def nearest_global_minimum(
     weight has its sign, with $\alpha_i \propto \langle w_i, v_j\rangle$ so that
     $\sum_{i: j(i)=j} a_i\alpha_i = b_j$: then student and teacher are one function.
     Safran et al. 2021 show that for orthonormal teachers with $a = b = 1$ there are no
-    other global minima. Accepted if it is within ``radius``, row by row.
+    other global minima. Accepted if every row moves by at most ``part`` of
+    $|b_j|\,\lVert v_j\rVert/|a_i|$, j = j(i), with the root mean square over all
+    teachers where that is less.
     """
     a, b, v = problem.outer, problem.teacher_outer, problem.inner
     inner = matmul(start, v.T)
@@ -163,13 +165,16 @@ def nearest_global_minimum(
     same = jnp.sign(a)[:, None] == jnp.sign(b)[None, :]
     target = jnp.argmax(jnp.where(same, inner / size[None], -jnp.inf), axis=1)
     chosen = jax.nn.one_hot(target, v.shape[0], dtype=v.dtype)
-    part = jnp.maximum(jnp.sum(chosen * inner, axis=1) / (chosen @ size**2), 0)
-    total = (a * part) @ chosen
+    share = jnp.maximum(jnp.sum(chosen * inner, axis=1) / (chosen @ size**2), 0)
+    total = (a * share) @ chosen
     served = (total != 0) | (b == 0)
     scale = b / jnp.where(total == 0, 1, total)
-    weights = (part * (chosen @ scale))[:, None] * matmul(chosen, v)
-    distance = jnp.max(jnp.sqrt(jnp.sum((weights - start) ** 2, axis=1)))
-    accepted = jnp.all(served) & jnp.all(part > 0) & (distance <= radius)
+    weights = (share * (chosen @ scale))[:, None] * matmul(chosen, v)
+    # |a_i| w_i is what compares with |b_j| v_j, whatever the units of either layer
+    distance = jnp.abs(a) * jnp.sqrt(jnp.sum((weights - start) ** 2, axis=1))
+    taught = jnp.abs(b) * size
+    radius = part * jnp.minimum(chosen @ taught, jnp.sqrt(jnp.mean(taught**2)))
+    accepted = jnp.all(served) & jnp.all(share > 0) & jnp.all(distance <= radius)
     accepted &= jnp.all(jnp.any(same, axis=1))
     weights = jnp.where(accepted, weights, start)
     return weights, gradient_of(problem, weights)[1], accepted
@@ -181,12 +186,19 @@ def levenberg_marquardt(
     r"""Damped Newton steps on $\nabla F = 0$: $-(H^2 + \mu^2)^{-1} H\,\nabla F$.
 
     By eigenvalues of $H$: directions with $|\lambda| \gg \mu$ get Newton's step,
-    whatever its sign, flat ones none. $\mu$ follows the fate of the steps; one that
-    does not lower $\lVert\nabla F\rVert$ is taken back. It converges to critical points
-    of any kind, quadratically where $H$ is regular, and where flat directions grow
-    cubically by a factor of 4 a step.
+    whatever its sign, flat ones none. $\mu$ is a damping times
+    $$\min(\alpha\lVert\nabla F\rVert/s,\ \max|\lambda|),$$
+    $\alpha = \max|a_i|$ and s the root mean square of $|b_j|\,\lVert v_j\rVert$: an
+    eigenvalue, in whatever units weights and outputs are. The damping follows the fate
+    of the steps; one that does not lower $\lVert\nabla F\rVert^2$ by a fiftieth of what
+    the linearisation $\nabla F + H\,\delta$ promises is taken back. It converges to
+    critical points of any kind, quadratically where $H$ is regular, and where flat
+    directions grow cubically by a factor of 4 a step.
     """
     shape = start.shape
+    sizes = jnp.sum(problem.inner**2, axis=1) * problem.teacher_outer**2
+    size = jnp.sqrt(jnp.mean(sizes))
+    unit = jnp.max(jnp.abs(problem.outer)) / jnp.where(size > 0, size, 1)
 
     def eigen(weights):
         values, vectors = jnp.linalg.eigh(dense_hessian(problem, weights))
@@ -199,13 +211,18 @@ def levenberg_marquardt(
 
     def advance(state):
         weights, gradient, norm, values, vectors, damping, step = state
-        # a damping in units of ‖∇F‖ keeps the order of convergence
-        shrunk = values / (values**2 + (damping * norm) ** 2)
+        # in proportion to ‖∇F‖ it keeps the order of convergence
+        mu = damping * jnp.minimum(unit * norm, jnp.max(jnp.abs(values)))
+        shrunk = values / (values**2 + mu**2)
         turned = matmul(vectors.T, gradient.reshape(-1))
         move = matmul(vectors, shrunk * turned)
         moved = weights - move.reshape(shape)
         new, new_norm = gradient_of(problem, moved)
-        good = new_norm < 0.99 * norm
+        # of ‖∇F‖², over ‖∇F‖ so that no square overflows: a short step lowers it little
+        kept = 1 - shrunk * values
+        promised = jnp.sum(turned / norm * (1 - kept**2) * turned)
+        lowered = (norm - new_norm) * (1 + new_norm / norm)
+        good = (lowered >= 0.02 * promised) & (new_norm < norm)
         new_values, new_vectors = jax.lax.cond(
             good, lambda: eigen(moved), lambda: (values, vectors)
         )

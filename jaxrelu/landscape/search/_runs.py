@@ -139,8 +139,10 @@ class Settings(eqx.Module):
 
 def scale_of(problem: Problem) -> float:
     r"""$\max|a_i|$ times the root mean square of $|b_j|\,\lVert v_j\rVert$."""
-    sizes = np.sum(np.square(problem.inner), axis=1) * np.square(problem.teacher_outer)
-    return float(np.sqrt(np.mean(sizes)) * np.max(np.abs(problem.outer))) or 1.0
+    inner = np.asarray(problem.inner, np.float64)
+    b, a = np.asarray(problem.teacher_outer, np.float64), np.asarray(problem.outer)
+    sizes = np.sum(np.square(inner), axis=1) * np.square(b)
+    return float(np.sqrt(np.mean(sizes)) * np.max(np.abs(a))) or 1.0
 
 
 def search(
@@ -252,7 +254,7 @@ class _State:
             return
         goal = self.goals()
         if method is nearest_global_minimum:
-            goal = np.full_like(goal, 0.1 * self.scale)
+            goal = np.full_like(goal, 0.1)
         platform = self.settings.devices[0].platform
         found = polish(
             self.problem,

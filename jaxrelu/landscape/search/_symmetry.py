@@ -2,7 +2,8 @@ r"""Points up to the symmetries of a population loss, and the symmetry of a poin
 
 F does not change when student neurons of one outer weight are permuted, nor when $W$ is
 moved by an orthogonal map that permutes the teacher's neurons (of one sign, each
-measured as $|b_j| v_j$). Up to orthogonal maps a point is its table of inner products
+measured as $|b_j| v_j$). Up to orthogonal maps a point is its table of inner products,
+with the rows of W measured as $|a_i| w_i$,
 $$\begin{pmatrix} W W^\top & W V^\top \\ V W^\top & V V^\top \end{pmatrix},$$
 so two points are one up to symmetry if a permutation of the $n + k$ neurons, students
 to students and teachers to teachers, carries one table to the other, and the symmetry
@@ -41,7 +42,8 @@ def table(objective: PopulationLoss, weights: Any, outer: Any) -> Table:
     """The table of a student's inner weights (n, d) with outer weights (n,)."""
     b = np.asarray(objective.teacher.outer, np.float64)
     v = np.asarray(objective.teacher.inner, np.float64) * np.abs(b)[:, None]
-    w, a = np.asarray(weights, np.float64), np.asarray(outer, np.float64)
+    a = np.asarray(outer, np.float64)
+    w = np.asarray(weights, np.float64) * np.abs(a)[:, None]
     scale = np.linalg.norm(v, axis=1).max() or 1.0
     every = np.concatenate([w, v]) / scale
     _, students = np.unique(a, return_inverse=True)
