@@ -96,6 +96,31 @@ def test_second_type_at_a_million(float64):
     assert total == pytest.approx(float(trace), rel=1e-14)
 
 
+@pytest.mark.parametrize(
+    ("name", "k", "digits"),
+    [("II", 10**7, 5), ("II", 10**12, 1), ("A", 10**20, 1), ("global", 10**30, 30)],
+)
+def test_inertia_where_k_outweighs_the_digits(name, k, digits, dtype):
+    """The least eigenvalue, about 0.09 at any k, beside others of k/4.
+
+    To 1 part in k it is that of the identity, 1/4 - 1/2π; and 50 digits more leave
+    every eigenvalue within its error, of which rounding to a float is most.
+    """
+    del dtype  # JAX's default; the multiprecision numbers are the same
+    point = symmetric_minimum(name, k, digits=digits)
+    assert point.is_local_minimum
+    assert point.inertia == (0, 0, k**2)
+    least = point.smallest_eigenvalue
+    assert float(least.error) < 1e-5
+    assert abs(float(least.value) - (1 / 4 - 1 / (2 * np.pi))) < 1e-3
+    exact = symmetric_minimum(name, k, digits=digits + 50)
+    bound = mpmath.mpf(10) ** -(digits + 5)
+    for part, finer in zip(point.isotypic(), exact.isotypic(), strict=True):
+        with mpmath.workdps(300):
+            pairs = zip(part.values, finer.values, strict=True)
+            assert all(abs(x - y) <= bound for x, y in pairs)
+
+
 def test_closed_form_of_the_exterior_square(float64):
     """The notes' formula for isotropy ΔS_k, at type A, with angles of its own."""
     k = 9
@@ -222,6 +247,17 @@ def test_a_family_without_change_is_refused():
         critical_dimension("A", low=7, high=9)
     with pytest.raises(ValueError, match="global"):
         critical_dimension("global")
+    unchecked = critical_dimension.__wrapped__
+    with pytest.raises(TypeError, match=r"low is 4\.5"):
+        unchecked("II", low=4.5, high=9)
+    with pytest.raises(TypeError, match=r"high is 9\.0"):
+        unchecked("II", high=9.0)
+    with pytest.raises(ValueError, match="low is 0"):
+        critical_dimension("II", low=0)
+    with pytest.raises(ValueError, match=r"low is 9 and high 8"):
+        critical_dimension("II", low=9, high=8)
+    with pytest.raises(ValueError, match="digits is 0"):
+        critical_dimension("II", digits=0)
 
 
 # -------------------------------------------------------------------------- expansions
@@ -364,6 +400,10 @@ def test_bad_input_of_other_kinds():
         symmetric_critical_point((4, 0), [1.0, 0.0])
     with pytest.raises(RuntimeError, match="no critical point"):
         symmetric_critical_point((4, 1), [0.0] * 5)
+    with pytest.raises(RuntimeError, match="a neuron became zero"):
+        symmetric_critical_point((4, 1), [0.0] * 5)
+    with pytest.raises(ValueError, match="finite numbers"):
+        symmetric_critical_point((3,), [0.5, float("nan")])
     with pytest.raises(ValueError, match="to write W out"):
         symmetric_minimum("II", 6.5).weights()
     with pytest.raises(ValueError, match="sizes"):

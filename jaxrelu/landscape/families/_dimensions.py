@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxrelu._checks import check_size
 from jaxrelu._results import Estimate
 from jaxrelu.landscape.families._families import Family, family_of
 from jaxrelu.landscape.families._multiprecision import context, kept, rounded
@@ -60,11 +61,13 @@ def critical_dimension(
         as computed, has different signs.
 
     Raises:
-        ValueError: no change of sign in [low, high].
+        TypeError: low or high not an integer.
+        ValueError: no change of sign in [low, high]; low below 1 or not below high.
         RuntimeError: the zero found is no change of sign.
     """
     family = family_of(name, p)
     low, high = _bracket(family, low, high)
+    check_size(digits, "digits")
     upper = None
     for k in range(high, low - 1, -1):
         try:
@@ -109,14 +112,22 @@ def critical_dimension(
     )
 
 
-def _bracket(family: Family, low: int | None, high: int | None) -> tuple[int, int]:
+def _bracket(family: Family, low: Any, high: Any) -> tuple[int, int]:
     p = family.p
     if family.name == "global":
         msg = "the global minimum is a minimum for every k; expected another family."
         raise ValueError(msg)
     first = {"A": 3, "I": 4, "II": 4}.get(family.name, p + 3)
     last = {"M": 3 * p + 8, "N": 4 * p + 8}.get(family.name, 12)
-    return first if low is None else low, last if high is None else high
+    first = first if low is None else check_size(low, "low")
+    last = last if high is None else check_size(high, "high")
+    if not first < last:
+        msg = (
+            f"low is {first} and high {last}; expected low < high: the sign changes "
+            "between two integers."
+        )
+        raise ValueError(msg)
+    return first, last
 
 
 def _smallest(

@@ -93,6 +93,11 @@ class SymmetricPoint(eqx.Module):
         return f"{self.digits} digits, rounded"
 
     @property
+    def _eigenvalue_error(self) -> float:
+        # k times what the numbers are off (`_polished`), with five digits to spare
+        return 10.0 ** -(self.digits + 5)
+
+    @property
     def isotropy(self) -> str:
         """The group that fixes the family; at single k a point can have more."""
         sizes = [s for s in self.sizes if s != 1] if len(self.sizes) < 3 else self.sizes
@@ -127,8 +132,18 @@ class SymmetricPoint(eqx.Module):
 
     @property
     def inertia(self) -> tuple[int | float, int | float, int | float]:
-        """Numbers of negative, zero and positive eigenvalues of the Hessian."""
-        return self.hessian_spectrum().inertia()
+        r"""Numbers of negative, zero and positive eigenvalues of the Hessian.
+
+        By the eigenvalues as computed, not by their floats; a zero is one within
+        $10^{-\text{digits} - 5}$.
+        """
+        found, small = self._distinct(), self._eigenvalue_error
+        signs = [0 if abs(v) <= small else int(v > 0) - int(v < 0) for v, *_ in found]
+        counts = [
+            sum(row[2] for row, s in zip(found, signs, strict=True) if s == sign)
+            for sign in (-1, 0, 1)
+        ]
+        return counts[0], counts[1], counts[2]
 
     @property
     def is_local_minimum(self) -> bool:
@@ -155,34 +170,39 @@ class SymmetricPoint(eqx.Module):
         $d > k$. Labels: ``trivial``, ``standard`` (dimension $p - 1$), ``alternating``
         ($\wedge^2$, $(p-1)(p-2)/2$), ``Young`` ($(p-2, 2)$, $p(p-3)/2$), their block
         where there are two, and ``outside`` for input directions orthogonal to all
-        teachers.
+        teachers. Each is computed to $10^{-\text{digits} - 5}$, whatever k and the
+        other eigenvalues are, before it is rounded to a float.
 
         Raises:
             ValueError: a block of a size below 3 that is not an integer; there the
                 dimensions of the representations do not add up.
         """
+        found = self._distinct()
+        values = [row[0] for row in found]
+        numbers = rounded(values, self._eigenvalue_error, self._method)
+        return DistinctSpectrum(
+            values=numbers.value,
+            error=numbers.error,
+            multiplicities=tuple(row[2] for row in found),
+            labels=tuple(row[1] for row in found),
+            method=f"isotypic components, {self._method}",
+            error_kind="rounding bound",
+        )
+
+    def _distinct(self) -> list[tuple[Any, str, int | float]]:
+        """Distinct eigenvalues, descending, with labels and multiplicities."""
         found = []
         for part in self.isotypic():
-            found += [(v, part.label, part.multiplicity) for v in part.values]
+            times = _plain(part.multiplicity)
+            found += [(v, part.label, times) for v in part.values]
         found.sort(key=lambda row: row[0], reverse=True)
-        times = tuple(_plain(row[2]) for row in found)
-        if abs(sum(times) - self.k * self.d) > 1e-6 * self.k:
+        if abs(sum(row[2] for row in found) - self.k * self.d) > 1e-6 * self.k:
             msg = (
                 f"the blocks have sizes {tuple(map(float, self.sizes))}; expected "
                 "integers, or real sizes of at least 3."
             )
             raise ValueError(msg)
-        scale = float(max(abs(found[0][0]), abs(found[-1][0])))
-        small = 10.0**-self.digits * scale
-        numbers = rounded([row[0] for row in found], small, self._method)
-        return DistinctSpectrum(
-            values=numbers.value,
-            error=numbers.error,
-            multiplicities=times,
-            labels=tuple(row[1] for row in found),
-            method=f"isotypic components, {self._method}",
-            error_kind="rounding bound",
-        )
+        return found
 
     def isotypic(self) -> list["IsotypicPart"]:
         """The representations in the Hessian, with eigenvalues as mpmath numbers."""
@@ -313,7 +333,7 @@ def symmetric_critical_point(
         digits: decimal digits to solve for.
 
     Raises:
-        ValueError: sizes below 1, or another number of starting values.
+        ValueError: sizes below 1; another number of starting values, or a NaN.
         RuntimeError: Newton's method does not converge from there.
     """
     sizes = tuple(sizes)
@@ -328,11 +348,18 @@ def symmetric_critical_point(
     if len(start) != len(free):
         msg = f"start has {len(start)} numbers; expected {len(free)}: {names}."
         raise ValueError(msg)
+    if not all(math.isfinite(float(value)) for value in start):
+        msg = f"start is {list(start)}; expected finite numbers."
+        raise ValueError(msg)
     ctx = _context(digits, sum(sizes))
     try:
         numbers = _polished(ctx, sizes, start, digits)
     except ArithmeticError as error:
-        msg = f"no critical point was found from this start: {error}"
+        reason = str(error) or (
+            "a neuron became zero, or parallel to another neuron or a teacher, where "
+            "the equations divide by 0. Start from elsewhere."
+        )
+        msg = f"no critical point was found from this start: {reason}"
         raise RuntimeError(msg) from error
     return _point("blocks", sizes, numbers, names, d, digits)
 
@@ -348,7 +375,8 @@ def _point(name, sizes, numbers, names, d, digits) -> SymmetricPoint:
 
 
 def _polished(ctx, sizes, start, digits) -> list[Any]:
-    tolerance = ctx.mpf(10) ** -(digits + 10)
+    """The numbers to a k-th of ten digits more: a Hessian of norm k magnifies them."""
+    tolerance = ctx.mpf(10) ** -(digits + 10) / sum(sizes)
     numbers, step = newton(ctx, sizes, start, tolerance)
     if step > tolerance:
         msg = f"Newton's method stopped with a step of {float(step):.1e}."
