@@ -384,6 +384,25 @@ def test_eigvalsh_reads_one_triangle_and_keeps_the_dtype(dtype):
         np.testing.assert_allclose(found, exact, atol=tolerance)
 
 
+def test_errors_too_small_for_the_dtype_are_not_lost(dtype):
+    """Two precisions down a scale at which the errors themselves are subnormal."""
+    rng, tiny = np.random.default_rng(5), float(jnp.finfo(dtype).tiny)
+    for scale in (1e6 * tiny, 1e4 * tiny):
+        square = rng.standard_normal((4, 4)).astype(dtype)
+        singular = square[:, :2] @ square[:2]
+        for matrix in (square, singular):
+            matrix = jnp.asarray(matrix * np.asarray(scale, dtype))
+            with mpmath.workdps(40):
+                exact = mpmath.svd_r(mpmath.matrix(np.float64(matrix)), compute_uv=0)
+                for method in ("auto", "svd"):
+                    found = spectrum(matrix, method=method)
+                    assert float(found.tolerance) > 0
+                    for value, error, true in zip(
+                        found.values, found.error, exact, strict=True
+                    ):
+                        assert abs(mpmath.mpf(float(value)) - true) <= float(error)
+
+
 def test_not_finite_and_bad_input(dtype):
     bad = jnp.asarray(np.full((3, 4), np.nan), dtype)
     for found in (spectrum(bad), spectrum(bad, method="svd")):

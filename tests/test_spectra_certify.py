@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxrelu._results import RESULTS
-from jaxrelu.spectra import certify_smallest
+from jaxrelu.operators import GatedKhatriRao, KhatriRao, Kronecker
+from jaxrelu.spectra import certify_smallest, extreme, spectrum
 
 
 def prescribed(rng, values, cols):
@@ -118,3 +119,70 @@ def test_a_factor_that_overflows_proves_nothing(float64):
     certificate = certify_smallest(operator, -1e-3)
     assert bool(certificate.result != RESULTS.successful)
     assert float(certificate.lower) == -np.inf
+
+
+def with_a_factor_that_underflows(kind, dtype):
+    r"""Operators of ordinary size, and their matrix in extended precision.
+
+    In each the squares of one factor, or of a scalar, fall below the smallest normal
+    number $\tau$, in part or all of them.
+    """
+    tiny = float(jnp.finfo(dtype).tiny)
+    small, big = 0.7 * tiny**0.5, 1e-4 / tiny**0.5
+    pair = np.array([[2.0, 1.0], [1.0, 2.0]])
+    array = lambda x: jnp.asarray(x, dtype)
+    wide = lambda x: np.asarray(x, np.longdouble)
+    if kind == "kronecker":
+        left, right = array(small * pair), array([[big]])
+        return Kronecker(left, right), wide(left) * wide(right)
+    if kind == "gated":
+        gates = jnp.asarray([[True, True, False], [False, True, True]])
+        outer, right = array(np.full(3, small)), array(big * np.ones((2, 1)))
+        matrix = wide(gates) * wide(outer[0]) * wide(right[0, 0])
+        return GatedKhatriRao(gates, outer, (0.0, 1.0), right), matrix
+    if kind == "khatri-rao":  # only the off-diagonal products underflow
+        left = array([[1e3 * small, small], [small, 0.0]])
+        right = array([[1e-3 * big], [1e3 * big]])
+        return KhatriRao(left, right), wide(left) * wide(right)
+    inner = array(big * pair)
+    if kind == "times":
+        scalar = array(tiny**0.55)
+        return lx.MatrixLinearOperator(inner) * scalar, wide(inner) * wide(scalar)
+    if kind == "over":
+        scalar = array(tiny**-0.55)
+        return lx.MatrixLinearOperator(inner) / scalar, wide(inner) / wide(scalar)
+    rows = array([big, 1.0])
+    left, right = array([[small], [1.0]]), array([[1.0, 0.0], [1.0, 2.0]])
+    matrix = wide(rows)[:, None] * wide(left) * wide(right)
+    return lx.DiagonalLinearOperator(rows) @ KhatriRao(left, right), matrix
+
+
+def smallest_of_two(matrix):
+    r"""$\sigma_{\min}$ of two rows: $\det(AA^\top)$ is the sum of squared minors."""
+    first, second = matrix
+    minors = np.outer(first, second) - np.outer(second, first)
+    det, half = (minors**2).sum() / 2, (matrix**2).sum() / 2
+    return float(np.sqrt(det / (half + np.sqrt(half**2 - det))))
+
+
+@pytest.mark.parametrize(
+    "kind", ["kronecker", "gated", "khatri-rao", "times", "over", "diagonal"]
+)
+def test_nothing_false_is_proved_where_a_factor_underflows(kind, dtype):
+    operator, matrix = with_a_factor_that_underflows(kind, dtype)
+    exact = smallest_of_two(matrix)
+    proved = [certify_smallest(operator), certify_smallest(operator, 1.001 * exact)]
+    found = [spectrum(operator), spectrum(operator, method="svd")]
+    if kind == "kronecker" and dtype == np.float64:
+        proved.append(jax.jit(certify_smallest)(operator))
+        found.append(jax.jit(spectrum)(operator))
+    for bound in proved:
+        assert float(bound.lower) <= exact
+        assert bool(bound.result == RESULTS.successful) == (float(bound.lower) > 0)
+    for every in found:
+        assert abs(float(every.values[-1]) - exact) <= float(every.error[-1])
+    least = extreme(operator, method="gram").smallest
+    assert abs(float(least.value) - exact) <= float(least.error)
+    if dtype == np.float32 or kind in ("times", "over"):  # there is room for squares
+        assert float(proved[0].lower) >= 0.99 * exact
+        assert bool(found[0].result == RESULTS.successful)

@@ -12,12 +12,17 @@ from jaxtyping import Array, Float
 from jaxrelu._checks import sized
 from jaxrelu._products import matmul
 from jaxrelu.dynamics._trajectory import Point, evaluate, norm
-from jaxrelu.operators import jacobian
+from jaxrelu.operators import AbstractOperator, jacobian
 from jaxrelu.spectra._lanczos import lanczos_ends
-from jaxrelu.spectra._rounding import eigenvalue_rounding, gram_terms, root
+from jaxrelu.spectra._rounding import (
+    eigenvalue_rounding,
+    gram_terms,
+    gram_underflow,
+    root,
+)
 
 
-def _gram(point: Point) -> tuple[Array, int]:
+def _jacobian(point: Point) -> AbstractOperator:
     objective = point.objective
     if not hasattr(objective, "data"):
         msg = (
@@ -25,8 +30,7 @@ def _gram(point: Point) -> tuple[Array, int]:
             "expected a SquaredLoss: the Jacobian is that of the outputs on its inputs."
         )
         raise TypeError(msg)
-    J = jacobian(point.network, objective.data.inputs, point.where)
-    return J.gram(), gram_terms(J)
+    return jacobian(point.network, objective.data.inputs, point.where)
 
 
 class SingularValues(eqx.Module):
@@ -53,9 +57,11 @@ class JacobianSpectrum(eqx.Module):
 
     def __call__(self, now: Point) -> SingularValues:
         """The two ends."""
-        matrix, terms = _gram(now)
-        values = jnp.linalg.eigvalsh(matrix)
-        rounding = eigenvalue_rounding(values[-1], values.shape[0], terms)
+        J = _jacobian(now)
+        values = jnp.linalg.eigvalsh(J.gram())
+        n = values.shape[0]
+        underflow = gram_underflow(J, n)
+        rounding = eigenvalue_rounding(values[-1], n, gram_terms(J), underflow)
         smallest, error = root(values[0], rounding)
         return SingularValues(smallest, jnp.sqrt(jnp.maximum(values[-1], 0)), error)
 
@@ -77,7 +83,7 @@ class ResidualAlignment(eqx.Module):
     follow: bool = False
 
     def _space(self, at: Point) -> Array:
-        matrix = _gram(at)[0]
+        matrix = _jacobian(at).gram()
         if self.rank > matrix.shape[0]:
             msg = f"rank is {self.rank} and there are {matrix.shape[0]} outputs."
             raise ValueError(msg)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxrelu._memory import require_bytes
 from jaxrelu._products import matmul
+from jaxrelu.operators._underflow import underflow_weight as underflow_weight
 
 
 class AbstractOperator(lx.AbstractLinearOperator):
@@ -154,6 +155,11 @@ class Transpose(AbstractOperator):
         return self.operator.as_matrix().T
 
 
+@underflow_weight.register
+def _(operator: Transpose):
+    return underflow_weight(operator.operator)
+
+
 def gram(operator: lx.AbstractLinearOperator) -> Float[Array, "rows rows"]:
     r"""$A A^\top$ of any lineax operator, through its structure where it has one.
 
@@ -167,9 +173,9 @@ def gram(operator: lx.AbstractLinearOperator) -> Float[Array, "rows rows"]:
         case AbstractOperator():
             return operator.gram()
         case lx.MulLinearOperator():
-            return operator.scalar**2 * gram(operator.operator)
+            return operator.scalar * _kept(operator.scalar * gram(operator.operator))
         case lx.DivLinearOperator():
-            return gram(operator.operator) / operator.scalar**2
+            return _kept(gram(operator.operator) / operator.scalar) / operator.scalar
         case lx.NegLinearOperator() | lx.TaggedLinearOperator():
             return gram(operator.operator)
         case lx.ComposedLinearOperator(operator1=lx.DiagonalLinearOperator()):
@@ -177,6 +183,11 @@ def gram(operator: lx.AbstractLinearOperator) -> Float[Array, "rows rows"]:
             return rows[:, None] * gram(operator.operator2) * rows[None, :]
     dense = operator.as_matrix()
     return matmul(dense, dense.T)
+
+
+def _kept(matrix: Array) -> Array:
+    """As it is: XLA would multiply constants first, and their square underflows."""
+    return jax.lax.optimization_barrier(matrix)
 
 
 def cross_gram(

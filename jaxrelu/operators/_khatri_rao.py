@@ -18,8 +18,10 @@ from jaxrelu.operators._interface import (
     AbstractOperator,
     dense_cross_gram,
     require_matrix_bytes,
+    underflow_weight,
 )
 from jaxrelu.operators._patterns import gated_products
+from jaxrelu.operators._underflow import largest_modulus
 
 
 _LARGE = 1024  # rows from which the upper half of a Gram matrix is worth not computing
@@ -269,6 +271,19 @@ class Kronecker(AbstractOperator):
         n, m = self.right.shape[0], self.left.shape[0]
         left = jnp.broadcast_to(self.left[None], (n, *self.left.shape))
         return _rows(left, self.right).reshape(n * m, -1)
+
+
+@underflow_weight.register(KhatriRao)
+@underflow_weight.register(Kronecker)
+def _(operator):
+    return (1 + largest_modulus(operator.left)) * (1 + largest_modulus(operator.right))
+
+
+@underflow_weight.register
+def _(operator: GatedKhatriRao):
+    slopes = sum(largest_modulus(slope) for slope in operator.slopes)
+    left = (1 + largest_modulus(operator.outer)) * (1 + slopes)
+    return left * (1 + largest_modulus(operator.right))
 
 
 def cross_cogram(one: AbstractOperator, two: AbstractOperator) -> Array | None:

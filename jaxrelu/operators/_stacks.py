@@ -13,6 +13,7 @@ from jaxrelu.operators._interface import (
     cross_gram,
     dense_cross_gram,
     require_matrix_bytes,
+    underflow_weight,
 )
 from jaxrelu.operators._khatri_rao import cross_cogram
 
@@ -229,6 +230,13 @@ class BlockDiagonal(AbstractOperator):
         """The parts' matrices on the diagonal."""
         require_matrix_bytes(self.shape, self.dtype, "a block diagonal matrix")
         return _on_diagonal([part.as_matrix() for part in self.parts])
+
+
+@underflow_weight.register(HStack)
+@underflow_weight.register(VStack)
+@underflow_weight.register(BlockDiagonal)
+def _(operator):
+    return sum(underflow_weight(part) for part in operator.parts)
 
 
 def _sum(terms: list[Array]) -> Array:

@@ -22,7 +22,11 @@ from jaxrelu.spectra._dense import (
     short_gram,
 )
 from jaxrelu.spectra._extreme import matrix_ends
-from jaxrelu.spectra._rounding import eigenvalue_rounding, gram_terms
+from jaxrelu.spectra._rounding import (
+    eigenvalue_rounding,
+    gram_terms,
+    gram_underflow,
+)
 
 
 _ATTEMPTS = 6
@@ -81,7 +85,8 @@ def certify_smallest(
     $\frac{\gamma_t}{1-\gamma_t}\operatorname{tr}$ in norm, which is subtracted too
     ($t$: the operator's ``gram_terms``, else its longer side). We take
     $\gamma_{n+10}$ and $\gamma_{t+10}$, to cover a multiplication by a reciprocal
-    instead of a division, and add Rump's term for underflow.
+    instead of a division, and add Rump's term for underflow, and what underflow can
+    do to a Gram matrix formed from factors, which is large if one factor is.
 
     Concrete operators are converted to float64 first, whatever their precision; the
     bound is for the matrix that the stored numbers define: of a structured Jacobian
@@ -145,6 +150,7 @@ def _certify(operator, candidate, dtype) -> Certificate:
     formation = 0 * trace
     if not symmetric:
         formation = _gamma(gram_terms(operator) + 10, unit) * trace * up
+        formation = (formation + gram_underflow(operator, n)) * up
 
     def loss(shift):
         order = trace + n * jnp.abs(shift) * up

@@ -20,6 +20,7 @@ from jaxrelu.spectra import _host
 from jaxrelu.spectra._rounding import (
     eigenvalue_rounding,
     gram_terms,
+    gram_underflow,
     root,
     singular_value_rounding,
     structured,
@@ -323,11 +324,11 @@ def _widen(leaf: Any) -> Any:
 def rounded_to(
     dtype: jnp.dtype, value: Float[Array, "..."], error: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """``value`` in ``dtype``, the error enlarged by that rounding."""
+    """``value`` in ``dtype``, the error enlarged by that rounding and underflow."""
     if value.dtype == dtype:
         return value, error
-    eps = float(jnp.finfo(dtype).eps)
-    error = (error + jnp.abs(value) * (eps / 2)) * (1 + 2 * eps)
+    eps, tiny = float(jnp.finfo(dtype).eps), float(jnp.finfo(dtype).tiny)
+    error = (error + jnp.abs(value) * (eps / 2)) * (1 + 2 * eps) + 2 * tiny
     return value.astype(dtype), error.astype(dtype)
 
 
@@ -353,7 +354,8 @@ def _by_eigenvalues(
     else:
         values = eigvalsh(matrix)
     terms = None if symmetric else gram_terms(operator)
-    values, error, tolerance, result = _bounded(values, terms, dtype)
+    underflow = None if symmetric else gram_underflow(operator, n)
+    values, error, tolerance, result = _bounded(values, underflow, terms, dtype)
     precision = jnp.dtype(matrix.dtype).name
     if symmetric:
         method = f"eigenvalues of the {n} x {n} matrix in {precision}"
@@ -375,20 +377,23 @@ def _by_eigenvalues(
 
 
 @functools.partial(jax.jit, static_argnames=("terms", "dtype"))
-def _bounded(values: Array, terms: int | None, dtype: jnp.dtype) -> tuple:
+def _bounded(
+    values: Array, underflow: Any, terms: int | None, dtype: jnp.dtype
+) -> tuple:
     """Ascending eigenvalues made descending values with their bounds, in one program.
 
     Of a Gram matrix with `terms` products per entry the roots; None: as they are.
     """
     values = values[::-1]
     norm = jnp.maximum(jnp.abs(values[0]), jnp.abs(values[-1]))
-    tolerance = eigenvalue_rounding(norm, len(values), terms or 0)
+    tolerance = eigenvalue_rounding(norm, len(values), terms or 0, underflow)
     error = jnp.full(values.shape, tolerance)
     if terms is not None:
         values, error = root(values, error)
         tolerance = jnp.sqrt(tolerance)
+    _, tolerance = rounded_to(dtype, jnp.zeros_like(tolerance), tolerance)
     values, error = rounded_to(dtype, values, error)
-    return values, error, tolerance.astype(dtype), unresolved(values, error)
+    return values, error, tolerance, unresolved(values, error)
 
 
 @jax.jit
@@ -428,7 +433,7 @@ def _by_svd(operator: lx.AbstractLinearOperator, vectors: bool) -> Spectrum:
             values = jnp.full((min(shape),), jnp.nan, dtype)
     else:
         values = jnp.linalg.svd(matrix, compute_uv=False, full_matrices=False)
-    tolerance = singular_value_rounding(values[0], shape)
+    tolerance = singular_value_rounding(values[0], operator)
     error = jnp.full(values.shape, tolerance)
     return Spectrum(
         values=values,

@@ -31,6 +31,7 @@ from jaxrelu.spectra._dense import (
 from jaxrelu.spectra._rounding import (
     eigenvalue_rounding,
     gram_terms,
+    gram_underflow,
     root,
     singular_value_rounding,
 )
@@ -200,7 +201,8 @@ def _by_gram(
     terms = 0 if symmetric else gram_terms(operator)
     low, high, steps = matrix_ends(matrix, not symmetric, key, tolerance, max_steps)
     norm = jnp.maximum(jnp.abs(low[0]), jnp.abs(high[0]))
-    rounding = eigenvalue_rounding(norm, n, terms)
+    underflow = None if symmetric else gram_underflow(operator, n)
+    rounding = eigenvalue_rounding(norm, n, terms, underflow)
     name = "matrix" if symmetric else "Gram matrix"
     name = f"the {n} x {n} {name} in {jnp.dtype(matrix.dtype).name}"
 
@@ -376,7 +378,7 @@ def _matrix_free(
     if symmetric:
         rounding = eigenvalue_rounding(norm, r, 0)
     else:
-        rounding = singular_value_rounding(norm, (rows, cols))
+        rounding = singular_value_rounding(norm, operator)
 
     def end(pair, method):
         value, residual = pair

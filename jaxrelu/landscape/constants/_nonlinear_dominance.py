@@ -36,6 +36,7 @@ from jaxrelu.landscape.minimizers._minimizer_set import chain_of
 from jaxrelu.landscape.minimizers._nonlinear_minimizers import OutputActivated
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import SquaredLoss
+from jaxrelu.spectra._rounding import eigenvalue_rounding, gram_underflow
 
 
 class NonlinearDominance(eqx.Module):
@@ -75,9 +76,9 @@ def nonlinear_dominance(objective: SquaredLoss, network: Any) -> NonlinearDomina
     square = jnp.sum(operator.rmv(residual) ** 2)
     gap = jnp.sum(residual**2) / 2
     values = jnp.linalg.eigvalsh(operator.gram())
-    eps = float(jnp.finfo(values.dtype).eps)
     rows = operator.shape[0]
-    error = eps * (4 + rows**0.5 + operator.gram_terms**0.5) * values[-1]
+    underflow = gram_underflow(operator, rows)
+    error = eigenvalue_rounding(values[-1], rows, operator.gram_terms, underflow)
     mu = feature_mu(objective, network, 0.0)
     successful: Any = RESULTS.successful
     return NonlinearDominance(

@@ -37,6 +37,7 @@ from jaxrelu.networks import LinearNetwork, LinearResidualNetwork
 from jaxrelu.objectives import SquaredLoss
 from jaxrelu.operators import GaussNewton, jacobian
 from jaxrelu.spectra import DistinctSpectrum, eigvalsh
+from jaxrelu.spectra._rounding import eigenvalue_rounding, gram_underflow
 
 
 def residual_jacobian(objective: SquaredLoss, network: Any) -> Any:
@@ -89,8 +90,8 @@ def minimizer_spectrum(objective: SquaredLoss, network: Any) -> DistinctSpectrum
     values = eigvalsh(operator.gram())[::-1]
     count = min(rows, cols)
     values = values[:count]
-    eps = float(jnp.finfo(values.dtype).eps)
-    error = eps * (4 + rows**0.5 + operator.gram_terms**0.5) * values[0]
+    underflow = gram_underflow(operator, rows)
+    error = eigenvalue_rounding(values[0], rows, operator.gram_terms, underflow)
     error = jnp.broadcast_to(error, values.shape)
     multiplicities: tuple[int, ...] = (1,) * count
     labels = ("normal",) * count
