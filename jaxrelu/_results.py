@@ -43,7 +43,11 @@ class RESULTS(lx.RESULTS):  # pyright: ignore[reportGeneralTypeIssues]
         "resolve it. Use float64 (jax.enable_x64), or method='svd', which does not "
         "square the condition number."
     )
-    not_finite = "The matrix holds NaN or infinite entries."
+    not_finite = (
+        "The matrix, or one formed from it, holds NaN or infinite entries. If its own "
+        "entries are finite its Gram matrix overflows: use method='svd', which squares "
+        "nothing."
+    )
     no_convergence = "The iteration stopped before it reached its tolerance."
     diverged = "The iterates grew beyond all bounds: the step size is too large."
     no_minimum = (

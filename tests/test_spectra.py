@@ -403,6 +403,22 @@ def test_errors_too_small_for_the_dtype_are_not_lost(dtype):
                         assert abs(mpmath.mpf(float(value)) - true) <= float(error)
 
 
+def test_a_gram_matrix_that_overflows(dtype, monkeypatch):
+    big = 0.1 * float(jnp.finfo(dtype).max)
+    matrix = jnp.asarray([[2 * big, big], [big, 3 * big]], dtype)
+    exact = big * (2.5 + np.array([1, -1]) * 1.25**0.5)
+    relative = 8 * float(jnp.finfo(dtype).eps)
+    for given_as in (matrix, lx.MatrixLinearOperator(matrix)):
+        np.testing.assert_allclose(spectrum(given_as).values, exact, relative)
+    monkeypatch.setattr("jaxrelu.spectra._extreme._ALL_BELOW", 1)
+    ends = extreme(matrix)
+    found = [ends.largest.value, ends.smallest.value]
+    np.testing.assert_allclose(found, exact, relative)
+    for refused in (spectrum(matrix, method="gram"), jax.jit(spectrum)(matrix)):
+        assert bool(refused.result == RESULTS.not_finite)
+        assert "Gram matrix overflows: use method='svd'" in repr(refused)
+
+
 def test_not_finite_and_bad_input(dtype):
     bad = jnp.asarray(np.full((3, 4), np.nan), dtype)
     for found in (spectrum(bad), spectrum(bad, method="svd")):

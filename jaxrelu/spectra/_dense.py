@@ -157,6 +157,7 @@ def spectrum(
       float32 Gram matrix leaves a value unresolved, ``"float64"`` follows by itself
       where it can (concrete numbers, not on a TPU, an operator whose leaves convert).
       The answer is then for the matrix as stored, entries rounded to float32 included.
+      ``"svd"`` follows where the Gram matrix of concrete numbers overflows.
 
     Under `jit` and `vmap` the methods but ``"float64"`` work and failures are data.
 
@@ -202,6 +203,9 @@ def spectrum(
             # else the float32 answer stands, and says that it is unresolved
             with contextlib.suppress(MemoryRefusedError, TypeError):
                 answer = in_float64(operator, by_eigenvalues)
+        if squared and overflowed(operator, answer.values):
+            with contextlib.suppress(MemoryRefusedError):
+                answer = _by_svd(operator, vectors)
     if throw:
         throw_if_failed(answer.result, "spectrum")
     return answer
@@ -290,6 +294,11 @@ def may_escalate(operator: lx.AbstractLinearOperator, result: RESULTS) -> bool:
     if dtype_of(operator) != jnp.float32 or is_traced(operator):
         return False
     return bool(result != RESULTS.successful) and jax.default_backend() != "tpu"
+
+
+def overflowed(operator: lx.AbstractLinearOperator, values: Array) -> bool:
+    """Whether concrete values are no numbers, as those of too large a Gram matrix."""
+    return not is_traced(operator) and not np.isfinite(np.asarray(values)).all()
 
 
 def in_float64(operator: lx.AbstractLinearOperator, compute: Callable) -> Any:

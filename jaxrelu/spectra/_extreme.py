@@ -22,6 +22,7 @@ from jaxrelu.spectra._dense import (
     dtype_of,
     in_float64,
     may_escalate,
+    overflowed,
     rounded_to,
     shape_of,
     short_gram,
@@ -104,7 +105,8 @@ def extreme(
       in float64.
     - ``"auto"``: ``"spectrum"`` up to $r = 512$, ``"gram"`` while it fits in memory,
       ``"matrix-free"`` beyond; a smallest singular value that a float32 Gram matrix
-      leaves unresolved is computed again in float64 where `spectrum` would do so.
+      leaves unresolved is computed again in float64 where `spectrum` would do so, and
+      where the Gram matrix overflows another method follows.
 
     The error is the residual bound (some exact eigenvalue lies within it) plus the
     rounding bound of the method; see `certify_smallest` for a rigorous lower bound.
@@ -158,6 +160,9 @@ def extreme(
                 # else the float32 answer stands, and says that it is unresolved
                 with contextlib.suppress(MemoryRefusedError, TypeError):
                     answer = in_float64(operator, by_gram)
+            if squared and overflowed(operator, answer.smallest.value):
+                with contextlib.suppress(MemoryRefusedError):
+                    answer = _matrix_free(operator, symmetric, *options)
     if throw:
         throw_if_failed(answer.smallest.result, "extreme, smallest value")
         throw_if_failed(answer.largest.result, "extreme, largest value")
