@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from jaxrelu._results import RESULTS
 from jaxrelu.activations import (
     GELU,
     Erf,
@@ -422,12 +423,106 @@ def test_kernels_are_differentiable_in_the_parameter(make, derivative, float64):
 
 def test_series_error_is_honest_when_the_norms_are_too_large(float64):
     x = np.array([[2.0, 0.0], [6.0, 0.0], [0.0, 0.7]])
-    estimate = dual_kernel_estimate(Tanh(), x, derivative=1, order=120)
-    better = dual_kernel(Tanh(), x, derivative=1, order=400)
+    estimate = dual_kernel_estimate(Tanh(), x, x + 0, derivative=1, order=120)
+    better = dual_kernel(Tanh(), x, x + 0, derivative=1, order=400)
     assert (np.abs(better - estimate.value) <= estimate.error).all()
     assert estimate.error[1, 1] > 1e-6
     assert estimate.error[2, 2] < 1e-8
     assert estimate.error_kind == "quadrature estimate"
+
+
+def spike(slope, p):
+    """E f(pg)² by the trapezoidal rule in log |g|, which sees every scale."""
+    g = np.exp(2e-3 * np.arange(-30000, 2000))
+    return 4e-3 * np.sum(slope(p * g) ** 2 * g * np.exp(-g * g / 2)) / np.sqrt(2 * PI)
+
+
+def test_series_errors_cover_parallel_rows_of_any_norm(dtype):
+    norms = [3.0, 30.0, 100.0, 1e4, 1e8, 1e14]
+    x = np.array([[p, 0] for p in norms], dtype)
+    sech = lambda z: 1 / np.cosh(np.minimum(z, 300))
+    exact = np.array([spike(lambda z: sech(z) ** 2, p) for p in norms])
+    # two matrices: a series, far from converged; one: its diagonal is none
+    got = dual_kernel_estimate(Tanh(), x, x + 0, derivative=1)
+    value, error = np.diagonal(got.value), np.diagonal(got.error)
+    assert (np.abs(value - exact) <= error).all()
+    assert (error[1:4] <= exact[1:4]).all()
+    assert got.result == RESULTS.unresolved  # the last spike is between all nodes
+    got = dual_kernel_estimate(Tanh(), x, derivative=1)
+    value, error = np.diagonal(got.value), np.diagonal(got.error)
+    assert (np.abs(value - exact) <= error).all()
+    assert (error[:4] <= 400 * float(jnp.finfo(dtype).eps) * exact[:4]).all()
+
+
+def test_sigmoid_series_errors_cover_large_norms(float64):
+    logistic = lambda z: 1 / (1 + np.exp(-z))
+    for p in (30.0, 1e4):  # E σ² = 1/4 + E tanh(pg/2)²/4
+        exact = 0.25 + spike(lambda z: logistic(z) - 0.5, p)
+        x = np.array([[p, 0]])
+        got = dual_kernel_estimate(Sigmoid(), x, x + 0)
+        assert abs(float(got.value[0, 0]) - exact) <= float(got.error[0, 0])
+
+
+def test_orthogonal_and_oblique_rows_of_large_norm_are_exact(float64):
+    """By the density at 0: the spike of tanh' is 1/100 wide in both directions."""
+    x = 100 * np.array([[1, 0], [0.6, 0.8]])
+    got = dual_kernel_estimate(Tanh(), x, derivative=1)
+    # (u, v) has density 1/(2π · 100² · 0.8) near 0, where sech² has integral 2;
+    # the next term is the density's curvature, -π²/12 · 2/(100 · 0.8)²
+    leading = 4 / (2 * PI * 100**2 * 0.8)
+    assert float(got.value[0, 1]) == pytest.approx(leading, rel=1e-3)
+    assert float(got.error[0, 1]) < 1e-9 * leading
+    assert got.result == RESULTS.successful
+
+
+def test_smooth_closed_forms_at_norms_whose_powers_overflow(dtype):
+    eps = float(jnp.finfo(dtype).eps)
+    norms = [3e8, 1e18, 1e30] if dtype == "float32" else [1e10, 1e78, 1e155]
+    shape = np.array([[1, 0], [0.6, 0.8], [-1, 0]])
+    x = np.concatenate([p * shape for p in norms] + [np.zeros((1, 2))]).astype(dtype)
+    cos = np.tile([[1, 0.6, -1], [0.6, 1, -0.6], [-1, -0.6, 1]], (3, 3))
+    theta = np.arccos(cos)
+    erf = np.asarray(dual_kernel(Erf(), x))
+    # asin(C/((1 + A)(1 + B))^½) at rows neither parallel nor antiparallel
+    oblique = np.abs(cos) < 1
+    np.testing.assert_allclose(
+        erf[:9, :9][oblique], 2 / PI * np.arcsin(cos[oblique]), atol=8 * eps
+    )
+    np.testing.assert_allclose(
+        erf[:9, :9], 2 / PI * np.arcsin(cos), atol=2e-8 + 8 * eps
+    )
+    assert not erf[9].any()
+    assert not erf[:, 9].any()
+    bells = np.asarray(dual_kernel(Erf(), x, derivative=1), float)
+    for i, p in enumerate(norms):
+        block = bells[3 * i : 3 * i + 3, 3 * i : 3 * i + 3]
+        parallel = 2 / PI / np.sqrt(2) / p  # 2/(π (1 + 2 p²)^½)
+        np.testing.assert_allclose(np.diagonal(block), parallel, rtol=8 * eps)
+        np.testing.assert_allclose(block[0, 2], parallel, rtol=8 * eps)
+    slopes = dual_kernel_estimate(GELU(), x, derivative=1)
+    # E[Φ(u)Φ(v)] tends to the gate, and cos θ/(2π sin θ) (1/A + 1/B + ...) to 0
+    gap = np.abs(np.asarray(slopes.value)[:9, :9] - (PI - theta) / (2 * PI))
+    assert (gap <= slopes.error[:9, :9])[oblique].all()
+    assert (slopes.error <= 1e3 * eps).all()
+    assert slopes.result == RESULTS.successful
+    form = functools.partial(dual_of_angle, Erf())
+    for p in norms:
+        value, slope = jax.value_and_grad(form)(np.asarray(1.0, dtype), p, p)
+        assert float(value) == pytest.approx(1 - 2 / PI, rel=8 * eps)
+        assert float(slope) == pytest.approx(-2 / PI, rel=8 * eps)
+    value = np.asarray(dual_kernel(GELU(), x), float)[3:6, 3:6] / norms[1] ** 2
+    ramp = np.sin(theta) + (PI - theta) * cos
+    np.testing.assert_allclose(value, ramp[3:6, 3:6] / (2 * PI), atol=8 * eps)
+
+
+def test_kernels_that_overflow_are_infinite_and_say_so(dtype):
+    norm = 1e30 if dtype == "float32" else 1e160
+    x = np.array([[norm, 0], [0.6 * norm, 0.8 * norm]], dtype)
+    for act in (ReLU(), Softplus()):
+        got = dual_kernel_estimate(act, x, order=16)
+        assert np.isposinf(got.value).all(), act
+        assert got.result == RESULTS.not_finite
+    np.testing.assert_array_equal(np.diagonal(dual_kernel(ReLU(), x, -x)), 0)
 
 
 def test_rounding_bound_covers_float32(getkey):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -150,6 +151,41 @@ def test_error_covers_the_truth_for_steep_softplus(dtype):
         got = mu(Softplus(beta))
         assert abs(float(got.value) - exact) <= float(got.error)
         assert float(got.error) < 16 * float(jnp.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("beta", [1e10, 1e12, 1e100])
+def test_bend_of_any_steepness_is_seen(beta, dtype):
+    """φ'' tends to an atom of mass 1; E φ''² to β ∫ (σ')² p(0) = β p(0)/6."""
+    soft = Softplus(beta)
+    bend = gaussian_mean(soft, 1, 2)
+    assert abs(float(bend.value) - ROOT) <= float(bend.error)
+    assert float(bend.error) < 16 * float(jnp.finfo(dtype).eps)
+    got = hermite_coefficients(soft, 2, 2)
+    exact = [ROOT, 0, -ROOT / math.sqrt(2)]
+    assert (np.abs(np.asarray(got.value, float) - exact) <= got.error).all()
+    if beta * beta < float(jnp.finfo(dtype).max):
+        square = gaussian_mean(soft, 2, 2)
+        assert float(square.value) == pytest.approx(beta * ROOT / 6, rel=1e-6)
+
+
+def test_traced_steepness_beyond_all_nodes_is_said(float64):
+    error = jax.jit(lambda beta: gaussian_mean(Softplus(beta), 1, 2).error)
+    assert float(error(1e12)) < 1e-13
+    assert float(error(1e100)) == math.inf
+
+
+def test_mean_slope_keeps_relative_accuracy_where_slopes_cancel(float64):
+    slope = -1 + 1e-12
+    got = hermite_coefficients(LeakyReLU(slope), 2, 1)
+    exact = (Fraction(slope) + 1) / 2
+    assert abs(Fraction(float(got.value[0])) - exact) <= Fraction(float(got.error[0]))
+
+
+def test_powers_beyond_float64_are_refused():
+    for act, power in ((ReLU(), 400), (ReLU(), 310), (Quadratic(), 200)):
+        with pytest.raises(ValueError, match=f"power is {power}.*smaller power"):
+            gaussian_mean(act, power)
+    assert float(gaussian_mean(Quadratic(), 200, 2).value) == 1
 
 
 def test_float32_results_are_rounded_float64_ones():

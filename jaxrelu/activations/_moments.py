@@ -25,7 +25,13 @@ from jaxrelu.activations._functions import (
     Sigmoid,
     Tanh,
 )
-from jaxrelu.activations._quadrature import hermite_functions, nodes, root_density
+from jaxrelu.activations._quadrature import (
+    HALVINGS,
+    hermite_functions,
+    innermost,
+    nodes,
+    root_density,
+)
 
 
 _POINTS = (12, 20)
@@ -42,7 +48,8 @@ def gaussian_mean(
     r"""$E[\varphi^{(r)}(g)^p]$.
 
     Closed forms for piecewise linear, quadratic and (most of) erf, quadrature for the
-    others: composite Gauss-Legendre with panels that end at 0 and shrink towards it.
+    others: composite Gauss-Legendre with panels that end at 0 and shrink towards it,
+    as far as $B_2/B_1$ asks for.
 
     Args:
         act: $\varphi$.
@@ -54,11 +61,19 @@ def gaussian_mean(
         A number with its error: a rounding bound, or the difference of two rules.
 
     Raises:
-        ValueError: ``power`` or ``derivative`` out of range, or the second derivative
-            of an activation with a kink, which is no function.
+        ValueError: ``power`` or ``derivative`` out of range, a power whose mean
+            overflows, or the second derivative of an activation with a kink, which is
+            no function.
     """
     _check(act, derivative, power)
-    closed = _closed_mean(act, power, derivative)
+    try:
+        closed = _closed_mean(act, power, derivative)
+    except OverflowError as error:
+        msg = (
+            f"power is {power}; the mean of that power of {act.name} is beyond "
+            "float64. Pass a smaller power."
+        )
+        raise ValueError(msg) from error
     if closed is not None:
         return _closed_form(closed, dtype)
     return _first(_project(act, derivative, 0, lambda f: f**power, dtype))
@@ -141,7 +156,8 @@ def hermite_coefficients(
         ValueError: ``degree`` or ``derivative`` out of range, or the second derivative
             of an activation with a kink.
 
-    Cost: degree · N operations, N of the order of 2000 + 400 √degree nodes.
+    Cost: degree · N operations, N of the order of 2000 + 400 √degree nodes, and 40 more
+    for every doubling of $B_2/B_1$ (Softplus: β/4).
     """
     _check(act, derivative, degree + 1)
     closed = _closed_coefficients(act, degree, derivative)
@@ -164,9 +180,9 @@ def _slopes(act: AbstractActivation) -> tuple[Any, Any] | None:
     )
 
 
-def _odd_factorial(n: int) -> float:
+def _odd_factorial(n: int) -> int:
     """1 · 3 · 5 ... (n - 1), the n-th moment of a normal variable, for even n."""
-    return float(math.prod(range(1, n, 2)))
+    return math.prod(range(1, n, 2))
 
 
 def _closed_mean(act: AbstractActivation, power: int, derivative: int) -> Any:
@@ -179,15 +195,17 @@ def _closed_mean(act: AbstractActivation, power: int, derivative: int) -> Any:
             return (low**power + high**power) / 2
         # E[max(g, 0)^p]
         half = 2 ** (power / 2 - 1) * math.gamma((power + 1) / 2) / math.sqrt(math.pi)
+        if half == math.inf:
+            raise OverflowError
         return (high**power + (-low) ** power) * half
     if isinstance(act, Quadratic):
         even = power % 2 == 0
         moments = (
-            _odd_factorial(2 * power) / 2**power,
-            _odd_factorial(power) if even else 0.0,
-            1.0,
+            lambda: _odd_factorial(2 * power) / 2**power,
+            lambda: float(_odd_factorial(power)) if even else 0.0,
+            lambda: 1.0,
         )
-        return moments[derivative]
+        return moments[derivative]()
     if isinstance(act, Erf):
         if derivative == 1:
             return (2 / math.pi) ** (power / 2) / math.sqrt(1 + power)
@@ -237,10 +255,10 @@ def _closed_coefficients(act: AbstractActivation, degree: int, derivative: int) 
             return np.zeros(degree + 1)
         gate, one = _gate_coefficients(degree), np.eye(degree + 1)[0]
         if is_concrete(rise):
-            slope = rise * gate + low * one
+            slope = rise * gate * (1 - one) + (low + high) / 2 * one
         else:
-            slope = rise * jnp.asarray(gate, rise.dtype)
-            slope = slope + low * jnp.asarray(one, rise.dtype)
+            slope = rise * jnp.asarray(gate * (1 - one), rise.dtype)
+            slope = slope + (low + high) / 2 * jnp.asarray(one, rise.dtype)
         return slope if derivative else _integrated(rise / _ROOT, slope)[: degree + 1]
     if isinstance(act, Quadratic):
         known = ([0.5, 0.0, math.sqrt(0.5)], [0.0, 1.0], [1.0])[derivative]
@@ -295,17 +313,42 @@ def _two_rules(act, derivative, degree, transform, dtype):
     """Value and error: float64 of NumPy, unless a parameter is traced."""
     function = (act, act.derivative, act.second_derivative)[derivative]
     fixed = all(is_concrete(leaf) for leaf in jax.tree.leaves(act))
+    halvings = _halvings(act) if fixed else _BLIND
     (coarse, _), (value, norm) = (
-        _rule(function, points, degree, transform, None if fixed else dtype)
+        _rule(function, points, degree, transform, None if fixed else dtype, halvings)
         for points in _POINTS
     )
     epsilon = float(np.finfo(np.float64 if fixed else dtype).eps)
-    # |c_r| ≤ E[f(g)²]^{1/2}; the rounding of the sum is that times a few eps
-    return value, abs(value - coarse) + 8 * epsilon * norm
+    # |c_r| is at most the norm; the rounding of the sum is that times a few eps
+    error = abs(value - coarse) + 8 * epsilon * norm
+    return value, error if fixed else error + _hidden(act, degree, dtype)
 
 
-def _rule(function, points, degree, transform, dtype):
-    z, weights = nodes(points, degree, "graded")
+# Halvings of the panels next to 0 where the activation is traced: enough for B₂/B₁ up
+# to 1e17 and few enough for reverse mode's memory.
+_BLIND = 60
+
+
+def _halvings(act: AbstractActivation) -> int:
+    """Panels next to 0 much shorter than B₁/B₂, within which φ' hardly changes."""
+    first, second = float(act.derivative_bound), float(act.second_derivative_bound)
+    if not 0 < first < second < math.inf:
+        return HALVINGS
+    return min(HALVINGS + math.ceil(math.log2(second) - math.log2(first)), 1000)
+
+
+def _hidden(act: AbstractActivation, degree: int, dtype: Any) -> Any:
+    """Infinite where a traced φ bends closer to 0 than all nodes, else 0."""
+    first, second = (
+        jnp.asarray(bound, dtype)
+        for bound in (act.derivative_bound, act.second_derivative_bound)
+    )
+    unseen = second * innermost(degree, _BLIND) > first / 4
+    return jnp.where(unseen & jnp.isfinite(second), jnp.inf, 0)
+
+
+def _rule(function, points, degree, transform, dtype, halvings):
+    z, weights = nodes(points, degree, halvings)
     if dtype is None:
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):
             values = np.asarray(function(jnp.asarray(z, jnp.float64)))
@@ -316,9 +359,11 @@ def _rule(function, points, degree, transform, dtype):
     constant = np.asarray if dtype is None else lambda x: jnp.asarray(x, dtype)
     weighted = values * constant(weights * root)
     blocks = [constant(rows) @ weighted for rows in hermite_functions(z, degree)]
-    norm = (values * values * constant(weights * root * root)).sum() ** 0.5
     module = np if dtype is None else jnp
-    return module.concatenate(blocks), norm
+    with np.errstate(over="ignore"):
+        norm = (values * values * constant(weights * root * root)).sum() ** 0.5
+    # |h_r p^{1/2}| < 1, so this too bounds |c_r|, and better for a spike
+    return module.concatenate(blocks), module.minimum(norm, abs(weighted).sum())
 
 
 def _first(estimate: Estimate, index: int = 0) -> Estimate:
