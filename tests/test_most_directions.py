@@ -374,5 +374,12 @@ def test_bad_input_is_refused(float64):
         ls.slack_statistic(F, np.eye(2), jrandom.key(0), deviation=0.0)
     with pytest.raises(ValueError, match="d is 1"):
         ls.Neighbourhood(jnp.ones((1, 1)), 0.1)
+    for radius in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="radius is"):
+            ls.Neighbourhood(jnp.eye(2), radius)
+    with pytest.raises(ValueError, match="the zero neuron 0"):
+        ls.most_directions_inequality(F, np.eye(2), -np.eye(2))
+    with pytest.raises(ValueError, match="NaN"):
+        ls.most_directions_inequality(F, np.eye(2), np.full((2, 2), np.nan))
     with pytest.raises(ValueError, match="d >= k"):
         ls.transposed_product_bound(jnp.ones((3, 2)))

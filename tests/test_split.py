@@ -110,6 +110,51 @@ def test_bad_input(float64):
         new_neuron_descent(objective, w, jrandom.key(0), outer=0.0)
     with pytest.raises(ValueError, match="is zero"):
         split_verdict(objective, w.at[2].set(0))
+    for wrong in (1.5, True, jnp.asarray(1.0), np.arange(2)):
+        for use in (
+            lambda i: split(w, i),
+            lambda i: split_hessian(operator, i),
+            lambda i: jax.jit(lambda j: split(w, j))(i),
+        ):
+            with pytest.raises(TypeError, match="expected an integer"):
+                use(wrong)
+    with pytest.raises(TypeError, match="expected an integer"):
+        escape.__wrapped__(objective, w, 1.7)
+    with pytest.raises(ValueError, match="num_starts is -1"):
+        new_neuron_descent(objective, w, jrandom.key(0), num_starts=-1)
+    with pytest.raises(ValueError, match="num_starts is -1"):
+        origin_maximum(objective, jrandom.key(0), num_starts=-1)
+    with pytest.raises(TypeError, match=r"num_starts is 2\.5"):
+        new_neuron_descent.__wrapped__(objective, w, jrandom.key(0), num_starts=2.5)
+    with pytest.raises(ValueError, match="NaN"):
+        add_neuron(w, jnp.full(6, jnp.nan))
+    with pytest.raises(ValueError, match="a number, of one neuron"):
+        add_neuron(w, outer=jnp.ones(2))
+    one = add_neuron(w, outer=jnp.asarray(1.0))
+    np.testing.assert_array_equal(one, np.concatenate([w, np.zeros((1, 6))]))
+
+
+def test_shares_that_vanish_in_their_dtype(dtype):
+    """Refused where α or 1 - α is 0 in the dtype; finite and right next to it."""
+    w = np.eye(3).astype(dtype) * np.asarray([1.0, -0.9, 0.5], dtype)
+    objective = PopulationLoss(jnp.asarray(np.eye(3, dtype=dtype)))
+    operator = hessian(objective, jnp.asarray(w))
+    eps = float(jnp.finfo(dtype).eps)
+    lost = [1 - 1e-9, 1e-50, 1e-40] if dtype == np.float32 else [5e-324, 1e-310]
+    for alpha in lost:
+        with pytest.raises(ValueError, match=f"in {np.dtype(dtype).name}; expected"):
+            split_hessian(operator, 1, alpha)
+        with pytest.raises(ValueError, match="at 0 and 1 a neuron is zero"):
+            escape(objective, jnp.asarray(w), 1, alpha)
+    own = np.asarray(operator.as_matrix(), np.float64)[3:6, 3:6] - np.eye(3) / 2
+    for alpha in (1 - eps, 1e-30):
+        dense = np.asarray(split_hessian(operator, 1, alpha).as_matrix(), np.float64)
+        assert np.isfinite(dense).all()
+        for start, share in ((3, alpha), (6, 1 - alpha)):
+            found = dense[start : start + 3, start : start + 3]
+            expected = np.eye(3) / 2 + own / share
+            scale = np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, rtol=0, atol=64 * eps * scale)
 
 
 # ------------------------------------------------------------------ the Hessian

@@ -27,7 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrelu._checks import as_floating, check_rank, check_size, is_concrete
+from jaxrelu._checks import (
+    as_floating,
+    check_finite,
+    check_rank,
+    check_size,
+    is_concrete,
+)
 from jaxrelu._products import matmul
 from jaxrelu.landscape.global_minima._global_minima import (
     global_minimum,
@@ -117,7 +123,9 @@ def most_directions_inequality(
         displacement: (n, d), nonzero.
 
     Raises:
-        ValueError: another teacher, no such minimum, shapes that differ.
+        ValueError: another teacher, no such minimum, shapes that differ; a NaN, or a
+            displacement that makes a neuron zero, where F has no Hessian (traced, it
+            gives NaN).
 
     Cost: one product with the Hessian.
     """
@@ -129,6 +137,15 @@ def most_directions_inequality(
             f"{minimum.shape} {minimum.dtype}, as the minimum."
         )
         raise ValueError(msg)
+    check_finite(displacement, "displacement")
+    if is_concrete(minimum) and is_concrete(displacement):
+        alive = (np.asarray(minimum) + np.asarray(displacement)).any(axis=1)
+        if not alive.all():
+            msg = (
+                f"minimum + displacement has the zero neuron {int(alive.argmin())}; "
+                "expected none: F has no Hessian there. Take a shorter displacement."
+            )
+            raise ValueError(msg)
     return inequality(objective, minimum, displacement)
 
 

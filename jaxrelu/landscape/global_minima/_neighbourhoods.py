@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jrandom
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from jaxrelu._checks import is_concrete
 from jaxrelu.activations._angle import row_norms, unit_rows
 
 
@@ -21,7 +22,8 @@ class Neighbourhood(eqx.Module):
         orthogonal: whether only orthogonal displacements belong to it.
 
     Raises:
-        ValueError: an orthogonal neighbourhood for d = 1, which is a point.
+        ValueError: an orthogonal neighbourhood for d = 1, which is a point; a radius
+            that is negative or not finite.
     """
 
     minimum: Float[Array, "n d"]
@@ -42,6 +44,9 @@ class Neighbourhood(eqx.Module):
     def __check_init__(self):
         if self.orthogonal and self.minimum.shape[1] == 1:
             msg = "d is 1; expected at least 2, no displacement is orthogonal there."
+            raise ValueError(msg)
+        if is_concrete(self.radius) and not 0 <= float(self.radius) < float("inf"):
+            msg = f"radius is {float(self.radius)}; expected a finite one, 0 or more."
             raise ValueError(msg)
 
     def contains(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxrelu._checks import as_floating
 from jaxrelu._results import RESULTS
-from jaxrelu.landscape.neurons._split import _check_place, _check_share, split
+from jaxrelu.landscape.neurons._split import check_open_share, check_place, split
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
 from jaxrelu.operators._population_hessian import population_hessian
@@ -81,14 +81,16 @@ def escape(
 
     Raises:
         IndexError: no such neuron.
-        ValueError: alpha outside (0, 1); a direction of another shape, or zero.
+        TypeError: i is no integer.
+        ValueError: alpha outside (0, 1), or 0 or 1 in the weights' dtype; a direction
+            of another shape, or zero.
 
     Cost: some four hundred evaluations of F.
     """
     network = objective.student(student)
     n, d = network.inner.shape
-    _check_place(n, i)
-    _check_share(alpha, closed=False)
+    check_place(n, i)
+    check_open_share(alpha, network.inner.dtype)
     own = population_hessian(objective, network).own_blocks()
     place, share = jnp.asarray(i, jnp.int32), jnp.asarray(alpha, own.dtype)
     if direction is None:

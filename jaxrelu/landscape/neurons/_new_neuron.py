@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jax.random as jrandom
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from jaxrelu._checks import check_finite, is_concrete
+from jaxrelu._checks import check_finite, check_size, is_concrete
 from jaxrelu._products import matmul
 from jaxrelu._results import RESULTS, ErrorKind
 from jaxrelu.activations._angle import row_norms, unit_rows
@@ -94,11 +94,14 @@ def new_neuron_descent(
         num_starts: random starts, in addition to the 2(n + k) + 4 others.
 
     Raises:
-        ValueError: a student that does not fit, ``outer`` zero or not finite.
+        TypeError: ``num_starts`` is no integer.
+        ValueError: a student that does not fit, ``outer`` zero or not finite, negative
+            ``num_starts``.
 
     Cost: at most 60 eigenproblems of order d, and products of 2(n + k)d² operations,
     per start.
     """
+    num_starts = check_size(num_starts, "num_starts", 0)
     student = objective.student(student)
     teacher = objective.teacher
     w, v = student.inner, teacher.inner
@@ -158,7 +161,12 @@ def origin_maximum(
         objective: any teacher.
         key: for random starts of the search for m.
         num_starts: how many, in addition to ± the teacher's neurons and their sum.
+
+    Raises:
+        TypeError: ``num_starts`` is no integer.
+        ValueError: it is negative.
     """
+    num_starts = check_size(num_starts, "num_starts", 0)
     teacher = objective.teacher
     return _origin(teacher.inner, teacher.outer, key, num_starts)
 

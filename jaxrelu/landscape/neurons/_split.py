@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxrelu._checks import as_floating, check_rank, is_concrete
+from jaxrelu._checks import as_floating, check_finite, check_rank, is_concrete
 from jaxrelu._results import ErrorKind
 from jaxrelu.networks import Shallow
 from jaxrelu.objectives import PopulationLoss
@@ -42,11 +42,12 @@ def split(student: Any, i: Any, alpha: Any = 0.5) -> Any:
 
     Raises:
         IndexError: no such neuron.
+        TypeError: i is no integer.
         ValueError: an array without two axes; alpha outside [0, 1], or not a number.
     """
     inner = _inner(student)
-    _check_place(inner.shape[0], i)
-    _check_share(alpha, closed=True)
+    check_place(inner.shape[0], i)
+    _check_share(alpha)
     alpha = jnp.asarray(alpha, inner.dtype)
     rows = _halved(inner, i, alpha)
     return _rebuilt(student, rows, lambda outer: _repeated(outer, i))
@@ -64,8 +65,9 @@ def add_neuron(student: Any, neuron: Any = None, *, outer: float | Any = 1.0) ->
         outer: its outer weight; one for an array.
 
     Raises:
-        ValueError: an array without two axes; a neuron of another shape or dtype; an
-            outer weight for an array.
+        ValueError: an array without two axes; a neuron of another shape or dtype, or
+            with a NaN; an outer weight that is no finite number, or not one for an
+            array.
     """
     inner = _inner(student)
     d = inner.shape[1]
@@ -78,7 +80,12 @@ def add_neuron(student: Any, neuron: Any = None, *, outer: float | Any = 1.0) ->
             "of the student's weights."
         )
         raise ValueError(msg)
-    one = isinstance(outer, int | float) and outer == 1
+    check_finite(row, "neuron")
+    if np.ndim(outer) != 0:
+        msg = f"outer has shape {np.shape(outer)}; expected a number, of one neuron."
+        raise ValueError(msg)
+    check_finite(jnp.asarray(outer, row.dtype), "outer")
+    one = is_concrete(outer) and float(outer) == 1
     if not isinstance(student, Shallow) and not one:
         msg = (
             f"outer is {outer} for an array of weights, whose outer weights are one; "
@@ -125,19 +132,35 @@ def _rebuilt(student, rows, outer_of):
     return Shallow(rows, outer_of(student.outer), student.activation)
 
 
-def _check_place(n: int, i: Any) -> None:
+def check_place(n: int, i: Any) -> None:
+    """Refuses an i that is no integer or, where it is concrete, none of n neurons."""
+    dtype = i.dtype if hasattr(i, "dtype") else np.asarray(i).dtype
+    if np.ndim(i) != 0 or dtype.kind not in "iu":
+        msg = f"i is {i!r}; expected an integer, the number of a neuron. Pass int(i)."
+        raise TypeError(msg)
     if is_concrete(i) and not 0 <= int(i) < n:
         msg = f"i is {int(i)}; expected a neuron from 0 to {n - 1}."
         raise IndexError(msg)
 
 
-def _check_share(alpha: Any, *, closed: bool) -> None:
-    if is_concrete(alpha):
-        inside = 0 <= float(alpha) <= 1 if closed else 0 < float(alpha) < 1
-        if not inside:
-            ends = "[0, 1]" if closed else "(0, 1): at 0 and 1 a neuron is zero"
-            msg = f"alpha is {float(alpha)}; expected a number in {ends}."
-            raise ValueError(msg)
+def _check_share(alpha: Any) -> None:
+    if is_concrete(alpha) and not 0 <= float(alpha) <= 1:
+        msg = f"alpha is {float(alpha)}; expected a number in [0, 1]."
+        raise ValueError(msg)
+
+
+def check_open_share(alpha: Any, dtype: Any) -> None:
+    r"""Refuses an alpha for which α or 1 - α is 0 in ``dtype``: Hessians hold 1/α."""
+    if not is_concrete(alpha):
+        return
+    share, least = np.asarray(alpha).astype(dtype), float(jnp.finfo(dtype).tiny)
+    # below the least normal number XLA may put 0
+    if not (0 < float(alpha) < 1 and least <= float(share) < 1):
+        msg = (
+            f"alpha is {float(alpha)!r}, {float(share)} in {dtype}; expected a number "
+            "in (0, 1) there: at 0 and 1 a neuron is zero. Use float64 nearer the ends."
+        )
+        raise ValueError(msg)
 
 
 def _places(n: int, i: Any, alpha: Array) -> tuple[Array, Array]:
@@ -180,8 +203,8 @@ def split_hessian(
 
     Raises:
         IndexError: no such neuron.
-        TypeError: another operator.
-        ValueError: alpha outside (0, 1).
+        TypeError: another operator; i is no integer.
+        ValueError: alpha outside (0, 1), or 0 or 1 in the operator's dtype.
 
     Cost: O(n(n + k)).
     """
@@ -191,8 +214,8 @@ def split_hessian(
             "as hessian(PopulationLoss(...), student) returns."
         )
         raise TypeError(msg)
-    _check_place(operator.sides.shape[0], i)
-    _check_share(alpha, closed=False)
+    check_place(operator.sides.shape[0], i)
+    check_open_share(alpha, operator.dtype)
     return _split_hessian(operator, i, jnp.asarray(alpha, operator.dtype))
 
 
