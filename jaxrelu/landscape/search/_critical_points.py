@@ -22,6 +22,7 @@ from jaxrelu.landscape.search._first_order import Problem
 from jaxrelu.landscape.search._runs import (
     Runs,
     Settings,
+    scale_of,
     search,
     starting_weights,
 )
@@ -78,8 +79,10 @@ def find_critical_points(
         learning_rate: step size; None as above. A run whose weights grow a
             thousandfold starts again with half of it, six times at most.
         max_steps: of a run.
-        tolerance: $\lVert\nabla F\rVert$ at which a point is critical. What rounding
-            allows takes its place where that is more: in float32 always.
+        tolerance: $\lVert\nabla F\rVert$ at which a point is critical; of the scale
+            $\max|a_i|$ times the root mean square of $|b_j|\,\lVert v_j\rVert$ where
+            that is below one. What rounding allows takes its place where that is more:
+            in float32 always.
         identify: points this close, $|a_i| w_i$ over the largest $|b_j|\,\lVert
             v_j\rVert$, are one; None is 5e-9 (published), and 2e-3 in float32, where
             isotropy is no finer either.
@@ -186,7 +189,7 @@ def refine_critical_points(
         descend: whether descent goes first.
         learning_rate: of the descent.
         max_steps: of the descent.
-        tolerance: $\lVert\nabla F\rVert$ at which a point is critical.
+        tolerance: $\lVert\nabla F\rVert$ at which a point is critical, as there.
         identify: points this close are one.
         batch_size: runs at once on a device.
         devices: where to run.
@@ -272,7 +275,7 @@ def _settings(
     return Settings(
         float(learning_rate),
         max_steps,
-        float(tolerance),
+        float(tolerance) * min(scale_of(problem), 1.0),
         batch_size,
         tuple(devices) if devices else local_devices(),
         descend,
