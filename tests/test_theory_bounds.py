@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -216,6 +217,38 @@ def test_polyak_lojasiewicz_bounds(float64):
     assert not theory.polyak_lojasiewicz_bounds(1.0, 2.0, 1.0, step_size=0.6).holds
 
 
+STATEMENTS = {
+    "descent": lambda eta, bound: theory.gradient_descent_bounds(
+        1.0, 2.0, 1.0, lipschitz=bound, step_size=eta
+    ),
+    "deviation": lambda eta, bound: theory.gradient_descent_bounds(
+        1.0, 2.0, 1.0, deviation=bound, step_size=eta, sharp=True
+    ),
+    "sgd": lambda eta, bound: theory.sgd_bounds(
+        1.0, 2.0, 1.0, 1.0, lipschitz=bound, n=3, p=9, step_size=eta
+    ),
+    "inequality": lambda eta, bound: theory.polyak_lojasiewicz_bounds(
+        1.0, 2.0, bound, step_size=eta
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_nothing_is_promised_for_negative_steps_and_constants(name, float64):
+    """r = θ with J = 1: a step of -5 multiplies the residual by 6."""
+    state = STATEMENTS[name]
+    assert state(1e-3, 0.1).holds
+    for eta in (-5.0, -1e-3, 0.0):
+        report = state(eta, 0.1)
+        assert not report.holds
+        assert [c.name for c in report.failures] == ["η > 0"]
+        assert report.margin <= 1
+    with pytest.raises(ValueError, match=r"is -1\.0; expected a number of at least 0"):
+        state(1e-3, -1.0)
+    traced = jax.vmap(lambda bound: state(1e-3, bound).holds)
+    np.testing.assert_array_equal(traced(jnp.asarray([0.1, -1.0])), [True, False])
+
+
 def test_sgd_bounds_arithmetic(float64):
     alpha, beta, row, r0, bend, n, p, nu = 0.3, 1.7, 0.9, 2.0, 0.05, 7, 40, 6.0
     report = theory.sgd_bounds(alpha, beta, row, r0, lipschitz=bend, n=n, p=p, nu=nu)
@@ -240,4 +273,8 @@ def test_rates_of_zero(float64):
     assert float(once.squared_rate) == 0
     assert float(once.residual_bound(0)) == float(once.initial_residual)
     assert float(once.residual_bound(1)) == 0
-    assert once.steps_to(0.1) == 1
+    assert once.steps_to(0.1) == once.steps_to(0.0) == 1
+    half = theory.polyak_lojasiewicz_bounds(0.5, 1.0, 0.5).prediction
+    assert half.steps_to(0.0) == np.inf
+    with pytest.raises(ValueError, match="fraction is -1"):
+        half.steps_to(-1.0)

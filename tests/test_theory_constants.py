@@ -77,6 +77,14 @@ def test_equicorrelated_rows(rho, float64):
         np.testing.assert_allclose([low, high], [1 / 3, 2], rtol=1e-12)
 
 
+def test_unit_vectors_that_do_not_exist():
+    for n, rho in ((4, 2.0), (4, -0.5), (2, -1.1)):
+        with pytest.raises(ValueError, match=f"rho is {rho}; expected the inner"):
+            theory.equicorrelated_eigenvalues(ReLU(), n, rho)
+    low, _ = theory.equicorrelated_eigenvalues(ReLU(), 4, -1 / 3)
+    assert float(low) >= 0
+
+
 def test_slope_kernel_table(float64):
     rho = jnp.asarray([-1, -0.5, 0, 0.5, 1])
     np.testing.assert_allclose(

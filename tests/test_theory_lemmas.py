@@ -280,6 +280,9 @@ def test_initial_jacobian_failures_are_rarer_than_promised(float64):
         assert 1 - (1 - single) ** n <= bound.failure_probability
         chernoff = n * (math.exp(-t) / (1 - t) ** (1 - t)) ** (k / 2)
         np.testing.assert_allclose(bound.failure_probability, chernoff, rtol=1e-12)
+    for t in (0.0, 1.0, 1.5):
+        with pytest.raises(ValueError, match=f"fraction is {t}; expected"):
+            theory.initial_jacobian(net, jnp.eye(2), 0.5, fraction=t)
     # at the required width the failure probability is 1/n
     wide = theory.initial_jacobian(net, jnp.eye(2), 0.5).required_width
     np.testing.assert_allclose(2 * (math.exp(-0.5) / 0.5**0.5) ** (wide / 2), 0.5)

@@ -218,7 +218,7 @@ def _by_flips(
         step_size=1 / (2 * beta**2),
         sharp=True,
     )
-    positive, _, deviation, _ = meta.conditions
+    positive, _, deviation, *_ = meta.conditions
     return Report(
         conditions=(
             Condition(sigma, jnp.zeros_like(sigma), "proved: σ_min(J₀) > 0", ">"),

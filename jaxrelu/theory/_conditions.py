@@ -115,14 +115,23 @@ class Prediction(eqx.Module):
     def steps_to(self, fraction: float) -> int | float:
         r"""Steps after which $\|r_t\| \le$ ``fraction`` $\cdot \|r_0\|$ is promised.
 
-        Infinity when the rate is 1. For gradient flow this is a time.
+        Infinity when the rate is 1, or the fraction 0 and the rate is not. For
+        gradient flow this is a time.
+
+        Raises:
+            ValueError: a negative fraction, or NaN.
         """
+        if not fraction >= 0:
+            msg = f"fraction is {fraction}; expected a number of at least 0."
+            raise ValueError(msg)
         log_rate = float(self.log_rate)
         if not log_rate < 0:
             return math.inf
         if fraction >= 1:
             return 0
-        steps = 2 * math.log(fraction) / log_rate
+        if fraction == 0 and log_rate > -math.inf:
+            return math.inf
+        steps = 2 * math.log(fraction) / log_rate if fraction > 0 else 0.0
         return steps if self.step_size is None else max(1, math.ceil(steps))
 
     def lyapunov(

@@ -24,6 +24,7 @@ from jaxrelu.theory._instance import (
     kink,
     lower,
 )
+from jaxrelu.theory._meta import check_fraction
 
 
 CHERNOFF = (1 - math.log(2)) / 2
@@ -283,7 +284,11 @@ def initial_jacobian(
         inputs: X, (n, d), unit rows.
         covariance_min: $\lambda(X)$ or a lower bound on it.
         fraction: t in (0, 1).
+
+    Raises:
+        ValueError: t outside (0, 1).
     """
+    check_fraction(fraction, "fraction", one=False)
     v, n = _outer(network), inputs.shape[0]
     lam = jnp.asarray(covariance_min, inputs.dtype)
     effective = jnp.sum(v**2) / jnp.max(v**2)

@@ -39,6 +39,27 @@ def check_fraction(value: Any, name: str, *, one: bool = True) -> None:
         raise ValueError(msg)
 
 
+def check_not_negative(**values: Any) -> None:
+    """Raises `ValueError` for a known value below 0."""
+    for name, value in values.items():
+        if value is not None and is_concrete(value) and float(value) < 0:
+            msg = (
+                f"{name} is {float(value)}; expected a number of at least 0: it bounds "
+                "a norm."
+            )
+            raise ValueError(msg)
+
+
+def _steps(eta: Scalar, largest: Scalar, *norms: Scalar) -> tuple[Condition, Condition]:
+    """The step allowed: none where what should bound a norm is negative, or NaN."""
+    known = jnp.all(jnp.stack(norms) >= 0)
+    largest = jnp.where(known, largest, jnp.nan)
+    return (
+        Condition(eta, jnp.zeros_like(eta), "η > 0", ">"),
+        Condition(eta, largest, "η ≤ largest allowed step", "<="),
+    )
+
+
 def gradient_descent_bounds(
     alpha: Any,
     beta: Any,
@@ -61,8 +82,8 @@ def gradient_descent_bounds(
     * every interpolant in $D$ is at distance at least $\|r_0\|/\beta$; distance and
       path are at most $\beta/\zeta$ times that of the closest one.
 
-    The step must satisfy $\eta \le \lambda/\beta^2$ and, under A2(b) (``lipschitz``),
-    $\eta \le 2(1-\lambda)\alpha^2/(\beta^2 \ell \|r_0\|)$. Under A2(a)
+    The step must satisfy $0 < \eta \le \lambda/\beta^2$ and, under A2(b)
+    (``lipschitz``), $\eta \le 2(1-\lambda)\alpha^2/(\beta^2 \ell \|r_0\|)$. Under A2(a)
     (``deviation``) the threshold is $(1-\lambda)\alpha^2/\beta$. This is the general
     form, Theorem 9.3 of S1; $\lambda = 1/2$, $\eta \le 1/(2\beta^2)$ gives its Theorem
     2.1 with $R = 4\|r_0\|/\alpha$.
@@ -95,7 +116,8 @@ def gradient_descent_bounds(
         sharp: use the weaker assumption above.
 
     Raises:
-        ValueError: neither or both of the two assumptions, $\lambda$ outside (0, 1].
+        ValueError: neither or both of the two assumptions, $\lambda$ outside (0, 1],
+            a negative $\ell$, deviation or residual.
     """
     if (lipschitz is None) == (deviation is None):
         msg = (
@@ -104,6 +126,9 @@ def gradient_descent_bounds(
         )
         raise ValueError(msg)
     check_fraction(contraction, "contraction")
+    check_not_negative(
+        initial_residual=initial_residual, lipschitz=lipschitz, deviation=deviation
+    )
     bend = lipschitz if deviation is None else deviation
     alpha, beta, r0, bend = scalars(alpha, beta, initial_residual, bend)
     largest = contraction / beta**2
@@ -122,7 +147,7 @@ def gradient_descent_bounds(
         words = "sup ‖J(θ')-J(θ)‖ ≤ (1-λ)α" + ("" if sharp else "²/β")
         conditions.append(Condition(bend, threshold, words, "<="))
     eta = largest if step_size is None else jnp.asarray(step_size, alpha.dtype)
-    conditions.append(Condition(eta, largest, "η ≤ largest allowed step", "<="))
+    conditions.extend(_steps(eta, largest, bend, r0))
     slope = (contraction - eta * beta**2 / 2) * alpha
     radius = r0 / slope
     return Report(
@@ -164,7 +189,11 @@ def gradient_flow_bounds(alpha: Any, beta: Any, initial_residual: Any) -> Report
         alpha: $\alpha$.
         beta: $\beta$, for the lower bound on the distance only.
         initial_residual: $\|r_0\|$.
+
+    Raises:
+        ValueError: a negative residual.
     """
+    check_not_negative(initial_residual=initial_residual)
     alpha, beta, r0 = scalars(alpha, beta, initial_residual)
     return Report(
         conditions=(
@@ -204,10 +233,10 @@ def sgd_bounds(
 
     Samples are drawn uniformly with replacement. With $R = \nu\|r_0\|/\alpha$,
     $\|J_i\| \le$ ``row_norm`` $= B$ on $D$ for every row, and
-    $\eta \le \alpha^2/(\nu\beta^2B^2 + \nu\beta B\ell\|r_0\|)$ there is an event $E$ of
-    probability at least $1 - \frac4\nu(\beta/\alpha)^{1/p}$ on which no iterate leaves
-    $D$, and $E[\|r_t\|^2 1_E] \le (1 - \eta\alpha^2/(2n))^t \|r_0\|^2$. This is Theorem
-    3.1(b) of S1 as read there; its packing argument is not repeated here. The
+    $0 < \eta \le \alpha^2/(\nu\beta^2B^2 + \nu\beta B\ell\|r_0\|)$ there is an event
+    $E$ of probability at least $1 - \frac4\nu(\beta/\alpha)^{1/p}$ on which no iterate
+    leaves $D$, and $E[\|r_t\|^2 1_E] \le (1 - \eta\alpha^2/(2n))^t \|r_0\|^2$. This is
+    Theorem 3.1(b) of S1 as read there; its packing argument is not repeated here. The
     probability is over the samples drawn, $\theta_0$ is given.
 
     Args:
@@ -220,8 +249,14 @@ def sgd_bounds(
         p: number of trained parameters.
         nu: $\nu \ge 3$.
         step_size: $\eta$; the largest allowed one if None.
+
+    Raises:
+        ValueError: a negative B, $\ell$ or residual, $\nu$ not positive.
     """
     check_positive(nu, "nu")
+    check_not_negative(
+        row_norm=row_norm, initial_residual=initial_residual, lipschitz=lipschitz
+    )
     alpha, beta, row, r0, bend, nu_, three = scalars(
         alpha, beta, row_norm, initial_residual, lipschitz, nu, 3.0
     )
@@ -233,7 +268,7 @@ def sgd_bounds(
             Condition(alpha, jnp.zeros_like(alpha), "α > 0", ">"),
             Condition(alpha, beta, "α ≤ β", "<="),
             Condition(nu_, three, "ν ≥ 3", ">="),
-            Condition(eta, largest, "η ≤ largest allowed step", "<="),
+            *_steps(eta, largest, row, bend, r0),
         ),
         constants={"α": alpha, "β": beta, "B": row, "ℓ": bend, "ν": nu_},
         prediction=Prediction(
@@ -258,23 +293,27 @@ def polyak_lojasiewicz_bounds(
     r"""Gradient descent under the Polyak-Łojasiewicz inequality.
 
     If $\|\nabla L\|^2 \ge 2\mu L$ and $\nabla L$ is $M$-Lipschitz on the ball of radius
-    $\sqrt{8L_0/\mu}$ and $\eta \le 1/M$, then $L_t \le (1-\eta\mu)^t L_0$ and the path
-    is no longer than that radius: Theorem 5.2 of S1, as read there. In the terms of
-    `Prediction`, $\|r_t\|^2 = 2L_t$.
+    $\sqrt{8L_0/\mu}$ and $0 < \eta \le 1/M$, then $L_t \le (1-\eta\mu)^t L_0$ and
+    the path is no longer than that radius: Theorem 5.2 of S1, as read there. In the
+    terms of `Prediction`, $\|r_t\|^2 = 2L_t$.
 
     Args:
         mu: $\mu$.
         smoothness: $M$.
         initial_loss: $L_0$.
         step_size: $\eta$; $1/M$ if None.
+
+    Raises:
+        ValueError: a negative M or loss.
     """
+    check_not_negative(smoothness=smoothness, initial_loss=initial_loss)
     mu, smoothness, loss = scalars(mu, smoothness, initial_loss)
     eta = 1 / smoothness if step_size is None else jnp.asarray(step_size, mu.dtype)
     radius = jnp.sqrt(8 * loss / mu)
     return Report(
         conditions=(
             Condition(mu, jnp.zeros_like(mu), "μ > 0", ">"),
-            Condition(eta, 1 / smoothness, "η ≤ 1/M", "<="),
+            *_steps(eta, 1 / smoothness, smoothness, loss),
         ),
         constants={"μ": mu, "M": smoothness},
         prediction=Prediction(

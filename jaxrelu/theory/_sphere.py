@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from jaxrelu._checks import check_positive
+from jaxrelu._checks import check_positive, check_size, is_concrete
 from jaxrelu.activations import AbstractActivation, dual_of_angle, mu
 from jaxrelu.theory._conditions import Scalar
 from jaxrelu.theory._gradient_descent import (
@@ -56,7 +56,19 @@ def equicorrelated_eigenvalues(
 
     Returns:
         (smallest, largest).
+
+    Raises:
+        ValueError: ρ is not the inner product of n unit vectors.
     """
+    check_size(n, "n")
+    least = -1 / (n - 1) if n > 2 else -1.0
+    # -1/(n-1) as the caller rounded it
+    if is_concrete(rho) and not least - 1e-6 <= float(rho) <= 1:
+        msg = (
+            f"rho is {float(rho)}; expected the inner product of {n} unit vectors, a "
+            f"number in [{least:.6g}, 1]."
+        )
+        raise ValueError(msg)
     one, cross = slope_kernel(activation, 1.0), rho * slope_kernel(activation, rho)
     bulk, top = one - cross, one + (n - 1) * cross
     if n == 1:
