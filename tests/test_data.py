@@ -1,7 +1,11 @@
 """Dataset, unit rows, separation, and the refusal of bad inputs."""
 
+import itertools
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -273,6 +277,30 @@ def test_separation_in_several_blocks_and_under_vmap():
     assert 2**22 // (80 * 1000) < 80
     expected = [float(brute_separation(x[0])), float(brute_separation(x[1]))]
     np.testing.assert_allclose(jax.vmap(separation)(x), expected, rtol=1e-6)
+
+
+def test_separation_at_any_scale(dtype):
+    """In exact rational arithmetic; the last pair is close beside rows of size 1."""
+    rng, info = np.random.default_rng(6), jnp.finfo(dtype)
+    rows = rng.standard_normal((5, 3)) / 4
+    small = np.concatenate([rows[:3], 2.0 ** (info.minexp // 2 - 8) * rows[3:]])
+    tiny = 2.0 ** (info.minexp + 40) * rows[1:2]
+    zero = np.concatenate([rows[:1], tiny, 0 * rows[:1]])
+    scales = (info.minexp + 30, info.minexp // 2, 0, info.maxexp // 2, info.maxexp - 2)
+    cases = [np.ldexp(rows, scale) for scale in scales] + [small, zero]
+    for case in cases:
+        x = jnp.asarray(case, dtype)
+        exact = [[Fraction(float(entry)) for entry in row] for row in np.asarray(x)]
+        squares = [
+            sum((a - sign * b) ** 2 for a, b in zip(one, two, strict=True))
+            for one, two in itertools.combinations(exact, 2)
+            for sign in (1, -1)
+        ]
+        with mpmath.workdps(40):
+            least = min(squares)
+            delta = mpmath.sqrt(mpmath.mpf(least.numerator) / least.denominator)
+            found = mpmath.mpf(float(separation(x)))
+            assert abs(found - delta) <= 8 * float(info.eps) * delta
 
 
 def test_separation_of_one_row_and_refusals():

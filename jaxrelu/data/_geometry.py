@@ -53,14 +53,20 @@ def _unit_rows(
 ) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
     """Unit rows, and the largest entry of each row before."""
     largest = jnp.max(jnp.abs(inputs), axis=1, keepdims=True)
-    # A power of two, exactly, and never a subnormal one: accelerators flush those (and
-    # XLA turns a division by a large number into a product with a subnormal inverse).
-    exponent = jnp.minimum(jnp.frexp(largest)[1], jnp.finfo(inputs.dtype).maxexp - 2)
-    scale = jnp.ldexp(jnp.ones_like(largest), -exponent)
+    scale = jnp.ldexp(jnp.ones_like(largest), -_exponent(largest))
     # The quotient does not depend on the scale, so neither does its derivative.
     scaled = inputs * jax.lax.stop_gradient(scale)
     unit = scaled / jnp.sqrt(jnp.sum(scaled**2, axis=1, keepdims=True))
     return unit, largest[:, 0]
+
+
+def _exponent(largest: Array) -> Array:
+    """Of the power of two above it, which scales exactly.
+
+    Its inverse is never subnormal: accelerators flush such numbers to 0 (and XLA turns
+    a division by a large number into a product with a subnormal inverse).
+    """
+    return jnp.minimum(jnp.frexp(largest)[1], jnp.finfo(largest.dtype).maxexp - 2)
 
 
 def rounding_tolerance(inputs: Array) -> float:
@@ -106,7 +112,8 @@ def separation(inputs: Any) -> Float[Array, ""]:
       \lVert x_i + x_j\rVert_2)$$
 
     Distances come from differences of rows, not from a Gram matrix, so that a small
-    $\delta$ keeps its relative accuracy. Works under `jax.jit` and `jax.vmap`.
+    $\delta$ keeps its relative accuracy, whatever the size of the rows, down to the
+    smallest normal number. Works under `jax.jit` and `jax.vmap`.
 
     Args:
         inputs: shape (n, d), floating; the rows need not be unit.
@@ -127,15 +134,42 @@ def separation(inputs: Any) -> Float[Array, ""]:
 
 @jax.jit
 def _nearest(inputs: Float[Array, "n d"]) -> Float[Array, " n"]:
-    """Distance from each row to the nearest other row or its opposite."""
+    """Distance from each row to the nearest other row or its opposite.
+
+    All rows are divided by one power of two; where a square underflows even then,
+    each difference is divided by that of its pair.
+    """
     n, d = inputs.shape
+    info, block = jnp.finfo(inputs.dtype), max(1, min(n, 2**22 // (n * d)))
+    largest = jnp.max(jnp.abs(inputs), axis=1, initial=0)
+    own = jnp.maximum(_exponent(largest), info.minexp)
+    own = jnp.where(largest > 0, own, info.minexp)
+    common = jnp.max(own)
+    scaled = inputs * jnp.ldexp(jnp.ones_like(largest), -common)[:, None]
+    halves = inputs / 2  # their differences do not overflow
 
     def nearest(i):
-        squared = closest_squared(inputs, inputs[i])
+        squared = closest_squared(scaled, scaled[i])
         return jnp.min(squared.at[i].set(jnp.inf))
 
-    block = max(1, min(n, 2**22 // (n * d)))
-    return jnp.sqrt(jax.lax.map(nearest, jnp.arange(n), batch_size=block))
+    def nearest_by_pairs(i):
+        exponent = jnp.maximum(own, own[i])
+        scale = jnp.ldexp(jnp.ones_like(largest), -exponent)[:, None]
+        zero = jnp.zeros_like(inputs[0])
+        minus = closest_squared((halves - halves[i][None]) * scale, zero)
+        plus = closest_squared((halves + halves[i][None]) * scale, zero)
+        distances = jnp.ldexp(2 * jnp.sqrt(jnp.minimum(minus, plus)), exponent)
+        return jnp.min(distances.at[i].set(jnp.inf))
+
+    def over_rows(function):
+        return jax.lax.map(function, jnp.arange(n), batch_size=block)
+
+    squared = over_rows(nearest)
+    return jax.lax.cond(
+        jnp.min(squared) < d * float(info.tiny) / float(info.eps),
+        lambda: over_rows(nearest_by_pairs),
+        lambda: jnp.ldexp(jnp.sqrt(squared), common),
+    )
 
 
 def closest_squared(
