@@ -7,7 +7,15 @@ import scipy.optimize
 
 import jaxrelu as jr
 from jaxrelu import theory
-from jaxrelu.activations import activation, dual_kernel
+from jaxrelu.activations import (
+    Erf,
+    LeakyReLU,
+    Linear,
+    Quadratic,
+    Tanh,
+    activation,
+    dual_kernel,
+)
 
 
 def mean_and_mass(law):
@@ -92,3 +100,52 @@ def test_finite_width_count_agrees_with_random_networks(float64, getkey):
 def test_sphere_density_needs_separate_bulks(n, d):
     with pytest.raises(ValueError, match="expected d < n < d²/2"):
         theory.sphere_density(activation("relu"), n, d)
+
+
+def test_finite_width_count_converges_where_plain_iteration_crawls(float64):
+    """n slightly above kd and a tiny shift: by the same equation, 3000 plain steps."""
+    rng = np.random.default_rng(0)
+    n, d, k, shift = 40, 2, 19, 1e-6
+    x = rng.standard_normal((n, d))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    gates = np.asarray(dual_kernel(activation("relu"), jnp.asarray(x), derivative=1))
+
+    def resolvent(delta):
+        middle = x @ np.linalg.solve(np.eye(d) + delta, x.T)
+        return np.linalg.inv(gates * middle + shift * np.eye(n))
+
+    delta = np.eye(d)
+    for step in range(3000):
+        last, delta = delta, x.T @ ((gates * resolvent(delta)) @ x) / k
+        if step == 100:  # the plain iteration is still under way
+            assert np.linalg.norm(delta - last) > 1e-4 * np.linalg.norm(last)
+    exact = n - shift * np.trace(resolvent(delta))
+    found = theory.finite_width_count(jnp.asarray(gates), jnp.asarray(x), k, shift)
+    assert float(found) == pytest.approx(exact, rel=3e-4)
+    assert float(found) <= k * d
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gates": jnp.eye(4)}, r"gates is \(4, 4\).*expected \(3, 3\)"),
+        ({"gates": jnp.full((3, 3), jnp.nan)}, "gates holds 9 NaN"),
+        ({"k": 0.5}, "k is 0.5; expected a width of at least 1"),
+        ({"shift": 0.0}, "shift is 0.0; expected a positive"),
+        ({"shift": float("nan")}, "shift is nan; expected a positive"),
+    ],
+)
+def test_finite_width_count_refuses(changes, words):
+    given = {"gates": jnp.eye(3), "inputs": jnp.eye(3), "k": 2, "shift": 0.1}
+    with pytest.raises(ValueError, match=words):
+        theory.finite_width_count(**(given | changes))
+
+
+@pytest.mark.parametrize(
+    ("act", "r"),
+    [(Tanh(), 1), (Erf(), 1), (Quadratic(), 0), (Linear(), 1), (LeakyReLU(-1.0), 0)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_sphere_density_refuses_laws_with_atoms(act, r, dtype):
+    with pytest.raises(ValueError, match=f"activation is {act.name}.*c_{r} = 0.*atom"):
+        theory.sphere_density(act, 30, 10)

@@ -8,18 +8,24 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from jaxrelu._checks import check_positive
+from jaxrelu._checks import (
+    as_floating,
+    check_finite,
+    check_positive,
+    check_rank,
+    is_concrete,
+)
 from jaxrelu._products import matmul
 from jaxrelu.activations import (
     AbstractActivation,
     gaussian_mean,
-    hermite_coefficients,
 )
 from jaxrelu.spectra import marchenko_pastur
 from jaxrelu.theory._conditions import Scalar
-from jaxrelu.theory._instance import as_inputs
+from jaxrelu.theory._instance import as_inputs, derivative_coefficient
 
 
 def finite_width_count(
@@ -34,21 +40,47 @@ def finite_width_count(
        \Delta = \tfrac1k X^\top (\Phi \circ Q) X, $$
     $\Phi = E[\varphi'(Xw)\varphi'(Xw)^\top]$, and $N(s) = n - s \operatorname{tr} Q$.
     For d = 1 this is the Marchenko-Pastur equation with population covariance Φ and
-    aspect n/k. Solved by iteration to a relative change of 1e-4 in Δ.
+    aspect n/k. Solved by iteration, extrapolated after every second step (Varadhan and
+    Roland's SQUAREM), to a relative change of 1e-4 in Δ. N(s) is at most the rank of G,
+    min(n, kd).
 
     Args:
         gates: Φ, `dual_kernel(activation, inputs, derivative=1)`.
         inputs: X, (n, d).
-        k: width.
+        k: width, at least 1.
         shift: s > 0.
 
-    Raises:
-        ValueError: wrong shape, NaN or infinity.
+    Returns:
+        N(s); NaN if 500 steps did not suffice, as may happen for n = kd and s → 0.
 
-    Cost: $O(n^3)$ per iteration, some ten of them.
+    Raises:
+        TypeError: integer gates or inputs.
+        ValueError: wrong shape or dtype, NaN or infinity, k < 1, s ≤ 0.
+
+    Cost: $O(n^3)$ per step, some ten of them.
     """
     x = as_inputs(inputs)
-    return _count(gates, x, jnp.asarray(k, x.dtype), jnp.asarray(shift, x.dtype))
+    gates = as_floating(gates, "gates")
+    n = len(x)
+    if gates.shape != (n, n) or gates.dtype != x.dtype:
+        msg = (
+            f"gates is {gates.shape} {gates.dtype}; expected ({n}, {n}) {x.dtype}. "
+            "Pass dual_kernel(activation, inputs, derivative=1) of the same inputs."
+        )
+        raise ValueError(msg)
+    check_finite(gates, "gates")
+    k, shift = jnp.asarray(k, x.dtype), jnp.asarray(shift, x.dtype)
+    for number, name in ((k, "k"), (shift, "shift")):
+        check_rank(number, 0, name, "a number")
+    if is_concrete(shift):
+        check_positive(float(shift), "shift")
+    if is_concrete(k) and not (np.isfinite(float(k)) and float(k) >= 1):
+        msg = f"k is {float(k)}; expected a width of at least 1. Pass a larger k."
+        raise ValueError(msg)
+    return _count(gates, x, k, shift)
+
+
+_STEPS = 500
 
 
 @eqx.filter_jit
@@ -60,18 +92,34 @@ def _count(gates: Array, inputs: Array, k: Array, shift: Array) -> Array:
         middle = matmul(inputs, jnp.linalg.solve(one + delta, inputs.T))
         return jnp.linalg.inv(gates * middle + shift * jnp.eye(n, dtype=inputs.dtype))
 
+    def improve(delta):
+        return matmul(inputs.T, matmul(gates * resolvent(delta), inputs)) / k
+
     def unfinished(state):
-        delta, change, count = state
-        return (change > 1e-4 * jnp.linalg.norm(delta)) & (count < 100)
+        _, done, count = state
+        return ~done & (count < _STEPS)
 
-    def improve(state):
+    def extrapolate(state):
         delta, _, count = state
-        new = matmul(inputs.T, matmul(gates * resolvent(delta), inputs)) / k
-        return new, jnp.linalg.norm(new - delta), count + 1
+        once = improve(delta)
+        twice = improve(once)
+        step, bend = once - delta, twice - 2 * once + delta
+        size = jnp.linalg.norm(step)
+        curvature = jnp.linalg.norm(bend)
+        ratio = size / jnp.where(curvature > 0, curvature, 1)
+        far = delta + 2 * ratio * step + ratio * ratio * bend
+        far = (far + far.T) / 2
+        done = size <= 1e-4 * jnp.linalg.norm(delta)
+        # a mean of positive matrices is positive: no root, NaN, no extrapolation
+        fair = jnp.all(jnp.isfinite(jnp.linalg.cholesky(far)))
+        use = ~done & (ratio > 1) & fair
+        return jnp.where(use, far, twice), done, count + 2
 
-    start = (one, jnp.asarray(jnp.inf, inputs.dtype), 0)
-    delta, _, _ = jax.lax.while_loop(unfinished, improve, start)
-    return n - shift * jnp.trace(resolvent(delta))
+    start = (one, jnp.zeros((), bool), 0)
+    delta, done, _ = jax.lax.while_loop(unfinished, extrapolate, start)
+    count = n - shift * jnp.trace(resolvent(delta))
+    count = jnp.clip(count, 0, jnp.minimum(k * d, n))
+    return jnp.where(done, count, jnp.nan)
 
 
 def smoothed_count(
@@ -118,13 +166,23 @@ def sphere_density(
         Points and the density there, of total mass 1.
 
     Raises:
-        ValueError: n not between d and d²/2, where the two bulks are separate.
+        ValueError: n not between d and d²/2, where the two bulks are separate, or an
+            activation whose $c_0$ or $c_1$ is 0: the law then has an atom.
     """
     check_positive(n, "n")
     if not d < n < d * d / 2:
         msg = f"n is {n} and d is {d}; expected d < n < d²/2 = {d * d / 2:g}."
         raise ValueError(msg)
-    c0, c1 = (float(c) ** 2 for c in hermite_coefficients(activation, 1, 1).value)
+    coefficients = [float(derivative_coefficient(activation, r)) for r in (0, 1)]
+    for r, coefficient in enumerate(coefficients):
+        if coefficient == 0:
+            msg = (
+                f"activation is {activation.name}, whose φ' has Hermite coefficient "
+                f"c_{r} = 0: part of the limit law is an atom, which has no density. "
+                "Expected c_0 and c_1 other than 0, as for relu, softplus or gelu."
+            )
+            raise ValueError(msg)
+    c0, c1 = (coefficient**2 for coefficient in coefficients)
     rest = float(gaussian_mean(activation, 2, 1)) - c0 - c1
     pairs, part = d * (d + 1) / 2 - 1, c1 * (1 - 1 / d)
     lower = bulk_density(n - d, pairs, scale=part, shift=rest, mass=(n - d) / n)
