@@ -10,6 +10,7 @@ import pytest
 
 from jaxrelu.data import (
     Dataset,
+    _files,
     breast_cancer,
     check_no_parallel_rows,
     check_unit_rows,
@@ -351,6 +352,13 @@ def test_csv_refusals(tmp_path, text, options, words):
         load(path, **({"targets": "y"} | options))
 
 
+@pytest.mark.parametrize("columns", [1, [0, 1]])
+def test_column_names_are_strings(tmp_path, columns):
+    # behind the annotation of `load`, which the suite checks and users need not
+    with pytest.raises(TypeError, match="expected a column name or a list"):
+        _files._names(tmp_path / "a.csv", columns, "targets")
+
+
 def test_csv_that_is_not_text(tmp_path):
     path = write(tmp_path / "a.csv", "a,ÿ\n1,2\n", "latin-1")
     with pytest.raises(ValueError, match=r"cannot be read as .csv: 'utf-8' codec"):
@@ -385,12 +393,38 @@ def test_parquet(tmp_path, dtype):
     data = load(mixed, targets="y", dtype="float32")
     assert data.dtype == np.float32
     np.testing.assert_array_equal(data.inputs, [[1, 1], [2, 0]])
+    large = parquet(tmp_path / "l.parquet", a=np.array([2**64 - 1], "u8"), y=[-1])
+    data = load(large, inputs=["a", "y"], targets="y", dtype="float32")
+    np.testing.assert_array_equal(data.inputs, [[2.0**64, -1]])
 
 
 @pytest.mark.parametrize(
     ("columns", "options", "error", "words"),
     [
-        ({"a": [1], "y": [1.0]}, {}, TypeError, "inputs has dtype int64.*Pass dtype="),
+        (
+            {"a": [1], "y": [1.0]},
+            {},
+            TypeError,
+            "inputs, column 'a', has dtype int64.*Pass dtype=",
+        ),
+        (
+            {"a": [1], "b": np.ones(1, "u8"), "y": [1.0]},
+            {},
+            TypeError,
+            "inputs, column 'a', has dtype int64.*Pass dtype=",
+        ),
+        (
+            {"a": [0.5], "b": [2**53 + 1], "y": [1.0]},
+            {},
+            TypeError,
+            "inputs, column 'b', has dtype int64.*Pass dtype=",
+        ),
+        (
+            {"a": [0.5], "y": [True], "z": [0.5]},
+            {"targets": ["z", "y"]},
+            TypeError,
+            "targets, column 'y', has dtype bool.*Pass dtype=",
+        ),
         (
             {"a": ["u"], "y": [1.0]},
             {},

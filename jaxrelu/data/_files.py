@@ -5,7 +5,7 @@ import difflib
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def load(
     Raises:
         FileNotFoundError: no such file.
         ImportError: pyarrow is missing.
-        TypeError: entries that are not numbers, or integers without ``dtype``.
+        TypeError: entries that are not numbers, a column or array of integers or
+            booleans without ``dtype``, or column names that are not strings.
         ValueError: unknown suffix, empty, truncated or malformed file, no such array or
             column (the message lists what there is), ragged rows, cells that are
             empty, NaN or not numbers (with line and column).
@@ -77,10 +78,11 @@ def load(
         raise ValueError(msg)
     if path.suffix.lower() == ".npz":
         return _load_npz(path, inputs, targets, dtype, name)
-    read = _read_csv if path.suffix.lower() == ".csv" else _read_parquet
-    x, y = read(path, inputs, targets)
-    if dtype is None and path.suffix.lower() == ".csv":
-        dtype = floating_dtype(None)
+    if path.suffix.lower() == ".csv":
+        dtype = floating_dtype(None) if dtype is None else dtype
+        x, y = _read_csv(path, inputs, targets)
+    else:
+        x, y = _read_parquet(path, inputs, targets, dtype)
     x, y = _numbers(path, x, y, dtype)
     return Dataset(x, y, name=path.stem if name is None else name)
 
@@ -116,22 +118,10 @@ def save(dataset: Dataset, path: str | os.PathLike[str]) -> None:
 
 def _numbers(path: Path, inputs: Any, targets: Any, dtype: Any) -> tuple[Any, Any]:
     """Both arrays in one floating dtype of native byte order."""
-    both = []
-    for array, what in ((inputs, "inputs"), (targets, "targets")):
-        if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-            msg = (
-                f"{path}: {what} has dtype {array.dtype}; expected float16, float32 or "
-                "float64. Write numbers to the file."
-            )
-            raise TypeError(msg)
-        if array.dtype.kind != "f" and dtype is None:
-            msg = (
-                f"{path}: {what} has dtype {array.dtype}; expected a floating dtype. "
-                "Pass dtype='float32' (or another) to convert."
-            )
-            raise TypeError(msg)
-        with np.errstate(over="ignore"):  # infinities are refused with their index
-            both.append(np.asarray(array, dtype or array.dtype.newbyteorder("=")))
+    both = [
+        _converted(path, array, what, dtype)
+        for array, what in ((inputs, "inputs"), (targets, "targets"))
+    ]
     if both[0].dtype != both[1].dtype:
         msg = (
             f"{path}: inputs has dtype {both[0].dtype} and targets {both[1].dtype}; "
@@ -139,6 +129,24 @@ def _numbers(path: Path, inputs: Any, targets: Any, dtype: Any) -> tuple[Any, An
         )
         raise TypeError(msg)
     return jnp.asarray(both[0]), jnp.asarray(both[1])
+
+
+def _converted(path: Path, array: np.ndarray, what: str, dtype: Any) -> np.ndarray:
+    """A floating array of native byte order."""
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        msg = (
+            f"{path}: {what} has dtype {array.dtype}; expected float16, float32 or "
+            "float64. Write numbers to the file."
+        )
+        raise TypeError(msg)
+    if array.dtype.kind != "f" and dtype is None:
+        msg = (
+            f"{path}: {what} has dtype {array.dtype}; expected a floating dtype. "
+            "Pass dtype='float32' (or another) to convert."
+        )
+        raise TypeError(msg)
+    with np.errstate(over="ignore"):  # infinities are refused with their index
+        return np.asarray(array, dtype or array.dtype.newbyteorder("="))
 
 
 def _require(path: Path, wanted: str, there: Sequence[str], what: str) -> None:
@@ -197,6 +205,18 @@ def _load_npz(path, inputs, targets, dtype, name):
     return Dataset(x, y, name=name, normalised=normalised)
 
 
+def _names(path: Path, columns: Any, what: str) -> list[str]:
+    names = [columns] if isinstance(columns, str) else columns
+    names = list(names) if isinstance(names, Iterable) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        msg = (
+            f"{what} of {path} is {columns!r}; expected a column name or a list of "
+            "names. Pass strings, as in the header."
+        )
+        raise TypeError(msg)
+    return names
+
+
 def _columns(
     path: Path,
     inputs: str | Sequence[str] | None,
@@ -217,13 +237,13 @@ def _columns(
             f"of them. Pass for example targets={there[-1]!r}."
         )
         raise ValueError(msg)
-    y = [targets] if isinstance(targets, str) else list(targets)
+    y = _names(path, targets, "targets")
     for column in y:
         _require(path, column, there, "column")
     if inputs is None:
         x = [column for column in there if column not in y]
     else:
-        x = [inputs] if isinstance(inputs, str) else list(inputs)
+        x = _names(path, inputs, "inputs")
     for column in x:
         _require(path, column, there, "column")
     if not x or not y:
@@ -309,7 +329,7 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
     return number
 
 
-def _read_parquet(path, inputs, targets):
+def _read_parquet(path, inputs, targets, dtype):
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -353,7 +373,13 @@ def _read_parquet(path, inputs, targets):
             raise ValueError(msg)
         return values.to_numpy()
 
-    stacked = np.stack([numbers(column) for column in x], axis=1)
-    if isinstance(targets, str):
-        return stacked, numbers(targets)
-    return stacked, np.stack([numbers(column) for column in y], axis=1)
+    def stacked(columns, what):
+        # each by itself: stacking would turn integers next to others into floats
+        parts = [
+            _converted(path, numbers(column), f"{what}, column {column!r},", dtype)
+            for column in columns
+        ]
+        return np.stack(parts, axis=1)
+
+    rows, answers = stacked(x, "inputs"), stacked(y, "targets")
+    return rows, answers[:, 0] if isinstance(targets, str) else answers
