@@ -478,33 +478,31 @@ def dual_kernel_estimate(
     _check_orders(derivative, order)
     x, y, same = check_pair(inputs_a, inputs_b)
     closed = type(act) in _CLOSED or act.slopes is not None
-    value, error, result = _estimate(act, derivative, order, same, x, y)
-    return Estimate(
-        value=value,
-        error=error,
-        result=result,
-        error_kind="rounding bound" if closed else "quadrature estimate",
-        method="closed form" if closed else f"Mehler series of order {order}",
-    )
-
-
-@eqx.filter_jit
-def _estimate(act, derivative, order, same, x, y):
     value = _matrix(act, derivative, order, same, x, y)
-    if type(act) in _CLOSED or act.slopes is not None:
-        error = _rounding(act, derivative, same, x, y)
-        lost = jnp.zeros((), bool)
-    else:
-        act, scale, unit = _scaled(act, x.dtype)
-        error, lost = series_error(act, derivative, order, same, scale * x, scale * y)
-        error = error if derivative else unit * (unit * error)
+    error, lost = _error(act, derivative, order, same, x, y)
     finite = jnp.all(jnp.isfinite(value) & jnp.isfinite(error))
     result = RESULTS.where(
         lost,
         RESULTS.unresolved,
         RESULTS.successful,  # pyright: ignore[reportArgumentType]
     )
-    return value, error, RESULTS.where(finite, result, RESULTS.not_finite)
+    return Estimate(
+        value=value,
+        error=error,
+        result=RESULTS.where(finite, result, RESULTS.not_finite),
+        error_kind="rounding bound" if closed else "quadrature estimate",
+        method="closed form" if closed else f"Mehler series of order {order}",
+    )
+
+
+@eqx.filter_jit
+def _error(act, derivative, order, same, x, y):
+    """Of every entry, and whether a series leaves one unresolved."""
+    if type(act) in _CLOSED or act.slopes is not None:
+        return _rounding(act, derivative, same, x, y), jnp.zeros((), bool)
+    act, scale, unit = _scaled(act, x.dtype)
+    error, lost = series_error(act, derivative, order, same, scale * x, scale * y)
+    return error if derivative else unit * (unit * error), lost
 
 
 def _rounding(act, derivative, same, x, y):
