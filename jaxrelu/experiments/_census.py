@@ -23,7 +23,7 @@ from jaxrelu.landscape.search._runs import outcomes
 from jaxrelu.objectives import PopulationLoss
 
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def run_census(
