@@ -314,6 +314,18 @@ def test_angles_across_blocks_and_chunks(dtype, getkey, monkeypatch):
     assert (np.diagonal(got)[:270] == 0).all()
 
 
+def test_angles_of_vectors_next_to_overflow(dtype):
+    """The inverse of their length is subnormal, or the length is no number at all."""
+    info = jnp.finfo(dtype)
+    sizes = np.asarray([0.25, 0.3, 0.99]) * float(info.max)
+    flat = jnp.asarray(sizes[:, None] * [1.0, 0.0], dtype)
+    steep = jnp.asarray(sizes[:, None] * [1.0, -1.0], dtype)
+    tolerance = 4 * float(info.eps)
+    np.testing.assert_allclose(angles(flat), np.zeros((3, 3)), atol=tolerance)
+    np.testing.assert_allclose(angles(flat, steep), np.pi / 4, tolerance)
+    np.testing.assert_allclose(angles(steep, -flat), 3 * np.pi / 4, tolerance)
+
+
 def test_angle_derivative_and_its_convention_at_parallel_vectors(float64):
     x, y = np.array([3.0, 4.0]), np.array([0.0, 2.0])
     # in the plane the angle moves by 1/|x| per unit of motion across x

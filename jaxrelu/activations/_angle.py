@@ -40,12 +40,24 @@ def row_norms(x: Array) -> Array:
     """Euclidean norms of rows, without overflow; derivative 0 at a zero row."""
     largest = jnp.max(jnp.abs(x), axis=1)
     scale = jnp.where(largest > 0, largest, 1)
-    return scale * jnp.sqrt(jnp.sum((x / scale[:, None]) ** 2, axis=1))
+    return scale * jnp.sqrt(jnp.sum(_over(x, scale) ** 2, axis=1))
 
 
 def unit_rows(x: Array, norms: Array) -> Array:
     """Rows over their norms; zero rows stay zero."""
-    return x / jnp.where(norms > 0, norms, 1)[:, None]
+    return _over(x, jnp.where(norms > 0, norms, 1))
+
+
+def _over(x: Array, sizes: Array) -> Array:
+    """Rows over numbers whose inverses may be subnormal: those are flushed to 0."""
+    shrink = _shrinking(sizes)
+    return (x * shrink[:, None]) / (sizes * shrink)[:, None]
+
+
+def _shrinking(sizes: Array) -> Array:
+    """A power of two that takes large numbers far from overflow, and 1 for others."""
+    half = jnp.finfo(sizes.dtype).maxexp // 2
+    return jnp.where(sizes > 2.0**half, 2.0**-half, 1).astype(sizes.dtype)
 
 
 @row_norms.defjvp
@@ -149,7 +161,13 @@ def chord_pair(same: bool, x: Array, y: Array) -> tuple[Array, Array]:
     The lengths of difference and sum of the unit vectors. ``same``: x and y are one
     array, whose rows are parallel to themselves.
     """
+    x, y = (rows * _row_shrinking(rows) for rows in (x, y))
     return _chords(unit_rows(x, row_norms(x)), unit_rows(y, row_norms(y)), same)
+
+
+def _row_shrinking(x: Array) -> Array:
+    """Angles do not depend on it, and norms no longer overflow."""
+    return _shrinking(jnp.max(jnp.abs(x), axis=1, keepdims=True))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -198,6 +216,8 @@ def _cosine_slope(
     One-sided derivatives there are ± the same number: 0 lies between them.
     """
     (x, y), (dx, dy) = primals, tangents
+    left, right = _row_shrinking(x), _row_shrinking(y)
+    x, y, dx, dy = x * left, y * right, dx * left, dy * right
     p, q = row_norms(x), row_norms(y)
     u, v = unit_rows(x, p), unit_rows(y, q)
     dx, dy = unit_rows(dx, p), unit_rows(dy, q)
