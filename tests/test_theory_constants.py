@@ -10,7 +10,7 @@ from _cases import exact_covariance
 
 import jaxrelu as jr
 from jaxrelu import theory
-from jaxrelu.activations import LeakyReLU, ReLU, Softplus
+from jaxrelu.activations import LeakyReLU, ReLU, Softplus, Tanh
 
 
 def sphere(seed, n, d):
@@ -175,3 +175,19 @@ def test_sphere_widths_have_the_orders_of_the_corollaries(float64):
 def test_sphere_width_of_a_straight_activation(float64):
     straight = theory.sphere_asymptotics(LeakyReLU(1.0), 10, 40)
     assert float(straight.required_width) < 1e6
+
+
+def test_covariance_of_long_rows(float64):
+    """tanh' is a spike there: E over the plane by the trapezoidal rule in (u, v)."""
+    norm, cos = 100.0, 0.2
+    rows = jnp.asarray(norm * np.asarray(jr.data.equicorrelated(3, cos)))
+    u = np.arange(-25, 25, 0.05)
+    slope = 1 / np.cosh(u) ** 2
+    exponent = (u[:, None] ** 2 - 2 * cos * np.outer(u, u) + u**2) / (1 - cos**2)
+    density = np.exp(-exponent / 2 / norm**2) / (2 * np.pi * (1 - cos**2) ** 0.5)
+    across = slope @ density @ slope * 0.05**2  # times norm²
+    own = np.sum(slope**2 * np.exp(-(u**2) / 2 / norm**2)) * 0.05 * norm
+    exact = own / (2 * np.pi) ** 0.5 - cos * across
+    got = theory.covariance_smallest(Tanh(), rows)
+    assert abs(float(got.value) - exact) <= float(got.error) + 1e-10
+    assert float(got.error) < 1e-8
