@@ -64,7 +64,7 @@ _sin_minus_cos.defjvps(lambda dd, out, d: d * jnp.sin(d) * dd)  # noqa: ARG005
 
 def _arc_value(p: Array, q: Array, complement: Array) -> Array:
     r"""E[relu(u) relu(v)] $= pq\,(\sin\delta - \delta\cos\delta)/2\pi$, δ = π - θ."""
-    return p * _sin_minus_cos(complement) * q / (2 * math.pi)
+    return _times(_sin_minus_cos(complement), p * q) / (2 * math.pi)
 
 
 def _arc_gate(p: Array, q: Array, complement: Array) -> Array:
@@ -81,9 +81,9 @@ def _arc_mixed(slope: Array, rise: Array, p: Array, q: Array) -> Array:
     return slope * slope + slope * rise * half
 
 
-def _times(mixed: Array, inner: Array) -> Array:
-    """The product, 0 where ``mixed`` is and x·y overflows."""
-    return mixed * jnp.where((mixed == 0) & ~jnp.isfinite(inner), 0, inner)
+def _times(factor: Array, inner: Array) -> Array:
+    """The product, 0 where the first factor is and the second overflows."""
+    return factor * jnp.where((factor == 0) & ~jnp.isfinite(inner), 0, inner)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
