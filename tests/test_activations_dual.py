@@ -511,6 +511,7 @@ def test_smooth_closed_forms_at_norms_whose_powers_overflow(dtype):
         parallel = 2 / PI / np.sqrt(2) / p  # 2/(π (1 + 2 p²)^½)
         np.testing.assert_allclose(np.diagonal(block), parallel, rtol=8 * eps)
         np.testing.assert_allclose(block[0, 2], parallel, rtol=8 * eps)
+    assert np.array_equal(bells, bells.T)
     slopes = dual_kernel_estimate(GELU(), x, derivative=1)
     # E[Φ(u)Φ(v)] tends to the gate, and cos θ/(2π sin θ) (1/A + 1/B + ...) to 0
     gap = np.abs(np.asarray(slopes.value)[:9, :9] - (PI - theta) / (2 * PI))

@@ -196,10 +196,11 @@ def _shrunk_product(x: Array, y: Array) -> Array:
 
 
 def _root_of(p: Array, q: Array, sin: Array) -> Array:
-    r"""$(D/(1+A)(1+B))^{1/2}$ of norms p and q: a sum of three squares."""
+    r"""$(D/(1+A)(1+B))^{1/2}$ of norms p and q: a sum of four squares."""
     left, right = _factor(p), _factor(q)
-    long = q * right
-    terms = (right, left * long, p * left * long * sin)
+    rise, run = p * left, q * right
+    # symmetric in p and q to the last digit
+    terms = (left * run, right * rise, left * right, rise * run * sin)
     size = functools.reduce(jnp.maximum, map(jnp.abs, terms))
     size = jax.lax.stop_gradient(size)  # squares neither overflow nor vanish
     return size * jnp.sqrt(sum((term / size) ** 2 for term in terms))
@@ -239,9 +240,15 @@ def _(same, primals, tangents):
     return _shrunk_determinant(same, *primals), 2 * (along - across)
 
 
+def _inverse_root(law: _Shrunk) -> Array:
+    r"""$D^{-1/2}$, symmetric to the last digit and without underflow on the way."""
+    half = jnp.sqrt(law.root)
+    return (law.left / half) * (law.right / half)
+
+
 def _erf(derivative: int, law: _Shrunk) -> Array:
-    if derivative:  # 1/√D; right ≤ root
-        return (2 / math.pi) * law.left * (law.right / law.root)
+    if derivative:
+        return (2 / math.pi) * _inverse_root(law)
     return (2 / math.pi) * jnp.arctan2(law.tau, law.root)
 
 
@@ -250,7 +257,7 @@ def _gelu(derivative: int, law: _Shrunk) -> Array:
     # E[Φ(u)Φ(v)]
     both = jnp.arctan2(root, -tau) / (2 * math.pi)
     if derivative:
-        tilt = left * left + right * right + (left * (right / root)) ** 2
+        tilt = (left * left + right * right) + _inverse_root(law) ** 2
         return both + tau * (tilt / root) / (2 * math.pi)
     tilt = tau * (left / right + right / left)
     return c * both + (det / root / left / right + tau * tilt / root) / (2 * math.pi)
