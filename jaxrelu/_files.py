@@ -17,7 +17,10 @@ def write_first(path: Path, text: str) -> None:
     """Writes a file whole, unless there is one: of several writers one is the first."""
     temporary = beside(path)
     try:
-        temporary.write_text(text)
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         try:
             os.link(temporary, path)
         except FileExistsError:

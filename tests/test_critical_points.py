@@ -434,30 +434,26 @@ def test_only_near_runs_are_taken_to_a_global_minimum(float64):
     """A saddle a third of the teacher away, the outer weights from 1 to 30."""
     saddle = np.array([[0.42276996] * 2, [0.42276996] * 2, [0.22276996] * 2])
     aside = 1e-4 * np.eye(3, 2)
-    for a in (1.0, 3.0, 30.0):
-        points = refine_critical_points(
+
+    def from_near(weights, a):
+        return refine_critical_points(
             orthonormal(2),
-            jnp.asarray((saddle + aside) / a),
+            jnp.asarray(weights / a),
             outer=jnp.asarray(np.full(3, a)),
             descend=True,
             learning_rate=0.3 / a**2,
             max_steps=1,
             devices=one_device(),
         )
+
+    for a in (1.0, 3.0, 30.0):
+        points = from_near(saddle + aside, a)
         assert points.kinds == ("saddle",)
         assert float(points.losses[0]) > 0.01
         assert float(points.runs.moved[0]) * a < 1e-2
     # and those near are, whatever the outer weights
     near = np.array([[0.5, 0.01], [0.5, -0.01], [0.0, 1.0]])
-    points = refine_critical_points(
-        orthonormal(2),
-        jnp.asarray(near / a),
-        outer=jnp.asarray(np.full(3, a)),
-        descend=True,
-        learning_rate=0.3 / a**2,
-        max_steps=1,
-        devices=one_device(),
-    )
+    points = from_near(near, a)
     assert points.families == ("global",)
     methods = [POLISHED_BY[i] for i in np.asarray(points.runs.polished_by)]
     assert methods == ["nearest_global_minimum"]

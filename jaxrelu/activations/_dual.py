@@ -215,9 +215,7 @@ def _root(same: bool, x: Array, y: Array) -> Array:
 @_root.defjvp
 def _(same, primals, tangents):
     root = _root(same, *primals)
-    tau, change = jax.jvp(
-        lambda x, y: product(_shrink(x), _shrink(y)), primals, tangents
-    )
+    tau, change = jax.jvp(_shrunk_product, primals, tangents)
     return root, -tau * (change / root)
 
 
@@ -313,8 +311,8 @@ def dual_kernel(
 ) -> Float[Array, "n m"]:
     r"""$E_w[\varphi^{(r)}(w \cdot x_i)\, \varphi^{(r)}(w \cdot y_j)]$, $w \sim N(0, I_d)$.
 
-    Closed forms hold at any norm, series up to a norm and angle (below). With $A, B, C, G, \theta$ as at the head of this module,
-    $D = 1 + A + B + G$ and $P = \operatorname{atan2}(\sqrt D, -C)/2\pi$:
+    Closed forms hold at any norm, series up to a norm and angle (below). With $A, B, C,
+    G, \theta$ as at the head of this module, $D = 1 + A + B + G$ and $P = \operatorname{atan2}(\sqrt D, -C)/2\pi$:
 
     | $\varphi$ | r = 0 | r = 1 |
     | --- | --- | --- |

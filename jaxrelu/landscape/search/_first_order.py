@@ -83,6 +83,12 @@ class Problem(eqx.Module):
         """The problem of an objective and the student's outer weights."""
         return cls(objective.teacher.inner, objective.teacher.outer, outer)
 
+    @property
+    def taught(self) -> Float[Array, " k"]:
+        r"""$|b_j|\,\lVert v_j\rVert$, with which $|a_i|\,\lVert w_i\rVert$ compares."""
+        lengths = jnp.sqrt(jnp.sum(self.inner**2, axis=1))
+        return jnp.abs(self.teacher_outer) * lengths
+
 
 class _Pairs(NamedTuple):
     """Angles of students with all neurons, at many points."""
@@ -199,8 +205,8 @@ def descend_block(
     half the step size, a few times.
     """
     count = pending.shape[0]
-    taught = problem.teacher_outer[:, None] * problem.inner
-    size = jnp.sqrt(jnp.sum(taught**2)) / jnp.min(jnp.abs(problem.outer))
+    total = jnp.sqrt(jnp.sum(problem.taught**2))
+    size = total / jnp.min(jnp.abs(problem.outer))
     # pending runs first, the others never
     order = jnp.argsort(~pending, stable=True).astype(jnp.int32)
     waiting = jnp.sum(pending, dtype=jnp.int32)

@@ -172,7 +172,7 @@ def nearest_global_minimum(
     weights = (share * (chosen @ scale))[:, None] * matmul(chosen, v)
     # |a_i| w_i is what compares with |b_j| v_j, whatever the units of either layer
     distance = jnp.abs(a) * jnp.sqrt(jnp.sum((weights - start) ** 2, axis=1))
-    taught = jnp.abs(b) * size
+    taught = problem.taught
     radius = part * jnp.minimum(chosen @ taught, jnp.sqrt(jnp.mean(taught**2)))
     accepted = jnp.all(served) & jnp.all(share > 0) & jnp.all(distance <= radius)
     accepted &= jnp.all(jnp.any(same, axis=1))
@@ -196,8 +196,7 @@ def levenberg_marquardt(
     directions grow cubically by a factor of 4 a step.
     """
     shape = start.shape
-    sizes = jnp.sum(problem.inner**2, axis=1) * problem.teacher_outer**2
-    size = jnp.sqrt(jnp.mean(sizes))
+    size = jnp.sqrt(jnp.mean(problem.taught**2))
     unit = jnp.max(jnp.abs(problem.outer)) / jnp.where(size > 0, size, 1)
 
     def eigen(weights):
