@@ -188,6 +188,21 @@ def test_powers_beyond_float64_are_refused():
     assert float(gaussian_mean(Quadratic(), 200, 2).value) == 1
 
 
+@pytest.mark.parametrize("power", [30, 90, 150, 200, 250])
+def test_error_covers_what_lies_beyond_the_last_node(power, float64):
+    smooth = lambda z: z + mp.log1p(mp.exp(-50 * z)) / 50 if z > -1 else mp.mpf(0)
+    with mp.workdps(20):
+        weighted = lambda z: smooth(z) ** power * mp.exp(-z * z / 2)
+        cuts = (-1, 0, 5, 10, 13, 15, 20, 25, 45)
+        exact = float(mp.quad(weighted, cuts) / mp.sqrt(2 * mp.pi))
+    got = jax.jit(lambda: gaussian_mean(Softplus(50.0), power))()
+    assert abs(float(got.value) - exact) <= float(got.error)
+    traced = jax.jit(lambda beta: gaussian_mean(Softplus(beta), power).error)(50.0)
+    assert (float(traced) < math.inf) == (float(got.error) < math.inf) == (power < 160)
+    # a bounded activation has next to nothing there
+    assert float(gaussian_mean(Tanh(), power).error) < 1e-10
+
+
 def test_float32_results_are_rounded_float64_ones():
     with jax.enable_x64(True):
         exact = np.asarray(hermite_coefficients(Softplus(), 30, 1).value)

@@ -259,6 +259,9 @@ def test_verdict_at_a_spurious_minimum(float64):
     curvature = float(np.asarray(verdict.curvature(alpha))[5])
     assert difference == pytest.approx(curvature, abs=2e-2 * abs(curvature))
     assert curvature < -0.3
+    for share in (0.0, 1.0):
+        with pytest.raises(ValueError, match=r"expected a number in \(0, 1\)"):
+            verdict.curvature(share)
 
 
 def test_verdict_where_a_split_is_no_saddle(dtype):

@@ -396,8 +396,9 @@ def test_bad_input_of_other_kinds():
         symmetric_minimum("A", "six")
     with pytest.raises(ValueError, match="expected 5"):
         symmetric_critical_point((4, 1), [1.0, 0.0])
-    with pytest.raises(ValueError, match="positive integers"):
-        symmetric_critical_point((4, 0), [1.0, 0.0])
+    for sizes, error in (((4, 0), ValueError), ((), ValueError), ((True,), TypeError)):
+        with pytest.raises(error, match="sizes is"):
+            symmetric_critical_point(sizes, [1.0, 0.0])
     with pytest.raises(RuntimeError, match="no critical point"):
         symmetric_critical_point((4, 1), [0.0] * 5)
     with pytest.raises(RuntimeError, match="a neuron became zero"):

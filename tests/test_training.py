@@ -348,6 +348,7 @@ def test_the_step_size_can_be_differentiated(float64):
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
         ({"target_loss": -1.0}, ValueError, "target_loss is -1"),
         ({"target_loss": float("nan")}, ValueError, "target_loss is nan"),
+        ({"target_loss": np.zeros(2)}, ValueError, "shape .2,.; expected one number"),
         ({"learning_rate": 0.0}, ValueError, "learning_rate is 0"),
         ({"learning_rate": np.ones(2)}, ValueError, "shape"),
     ],

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +28,7 @@ from jaxrelu.activations._functions import (
 )
 from jaxrelu.activations._quadrature import (
     HALVINGS,
+    REACH,
     hermite_functions,
     innermost,
     nodes,
@@ -58,7 +60,9 @@ def gaussian_mean(
         dtype: of the result; JAX's default floating dtype if None.
 
     Returns:
-        A number with its error: a rounding bound, or the difference of two rules.
+        A number with its error: a rounding bound, or the difference of two rules and
+        a bound on the mass that lies beyond their nodes (infinite for powers so high
+        that most of it may).
 
     Raises:
         ValueError: ``power`` or ``derivative`` out of range, a power whose mean
@@ -76,7 +80,11 @@ def gaussian_mean(
         raise ValueError(msg) from error
     if closed is not None:
         return _closed_form(closed, dtype)
-    return _first(_project(act, derivative, 0, lambda f: f**power, dtype))
+    estimate = _first(_project(act, derivative, 0, lambda f: f**power, dtype))
+    # a derivative does not grow: beyond is less than rounding, whatever its power
+    beyond = 0.0 if derivative else _beyond(act, power)
+    beyond = jnp.asarray(beyond, estimate.error.dtype)
+    return eqx.tree_at(lambda e: e.error, estimate, estimate.error + beyond)
 
 
 def variance(act: AbstractActivation, *, dtype: DTypeLike | None = None) -> Estimate:
@@ -345,6 +353,29 @@ def _hidden(act: AbstractActivation, degree: int, dtype: Any) -> Any:
     )
     unseen = second * innermost(degree, _BLIND) > first / 4
     return jnp.where(unseen & jnp.isfinite(second), jnp.inf, 0)
+
+
+def _beyond(act: AbstractActivation, power: int) -> Any:
+    r"""At least the mean of $|\varphi(g)|^p$ over $|g| > R$, where the panels end.
+
+    With $|\varphi(z)| \le a + b|z|$ the logarithm of $(a + bz)^p e^{-z^2/2}$ falls
+    at the rate $s = R - pb/(a + bR)$ at R, and faster beyond it, so the integral is at
+    most the integrand at R over s.
+    """
+    a, b, module = 1.0, 0.0, np
+    if not isinstance(act, Tanh | Erf | Sigmoid):  # those stay within [-1, 1]
+        with jax.ensure_compile_time_eval():
+            a, b = abs(act(jnp.zeros(()))), act.derivative_bound
+    if is_concrete(a) and is_concrete(b):
+        a, b = float(a), float(b)
+    else:
+        module = jnp
+    largest = a + b * REACH
+    fall = REACH - power * b / largest
+    log = power * module.log(largest) - REACH**2 / 2 - module.log(abs(fall))
+    with np.errstate(over="ignore"):
+        mass = 2 / _ROOT * module.exp(log)
+    return module.where(fall > 0, mass, math.inf)
 
 
 def _rule(function, points, degree, transform, dtype, halvings):

@@ -15,7 +15,8 @@ import numpy as np
 
 # p(z)^{1/2} at the end is 1e-17: with |h_r(z) p(z)^{1/2}| < 1, what lies outside is
 # below rounding for every degree.
-_REACH = 13.0
+REACH = 13.0
+"""Where the last panel ends."""
 HALVINGS = 26
 """Of the panels next to 0, where nothing is known of the integrand."""
 
@@ -54,7 +55,7 @@ def nodes(
 
 def _edges(degree: int) -> np.ndarray:
     width = min(0.5, 4 / math.sqrt(degree + 1))
-    return np.linspace(0, _REACH, math.ceil(_REACH / width) + 1)
+    return np.linspace(0, REACH, math.ceil(REACH / width) + 1)
 
 
 def innermost(degree: int, halvings: int = HALVINGS) -> float:

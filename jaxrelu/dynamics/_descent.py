@@ -173,8 +173,13 @@ def goal_of(target_loss: Any, gradient_tolerance: Any, trained: PyTree) -> Goal:
     def number(value, name):
         if value is None:
             return None
-        known = is_concrete(value) and jnp.ndim(value) == 0
-        if known and not 0 <= float(value) < math.inf:
+        if jnp.ndim(value):
+            msg = (
+                f"{name} has shape {jnp.shape(value)}; expected one number. For "
+                "several, vmap over them."
+            )
+            raise ValueError(msg)
+        if is_concrete(value) and not 0 <= float(value) < math.inf:
             msg = f"{name} is {value}; expected a finite number of at least 0."
             raise ValueError(msg)
         return jnp.asarray(value, dtype)

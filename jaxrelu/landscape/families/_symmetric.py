@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxrelu._checks import check_size as as_size
 from jaxrelu._memory import require_bytes
 from jaxrelu._results import Estimate
 from jaxrelu.landscape.families._blocks import (
@@ -333,12 +334,14 @@ def symmetric_critical_point(
         digits: decimal digits to solve for.
 
     Raises:
-        ValueError: sizes below 1; another number of starting values, or a NaN.
+        TypeError: a size that is no integer.
+        ValueError: no size, or one below 1; another number of starting values, or a
+            NaN.
         RuntimeError: Newton's method does not converge from there.
     """
-    sizes = tuple(sizes)
-    if not sizes or any(not isinstance(s, int) or s < 1 for s in sizes):
-        msg = f"sizes are {sizes}; expected positive integers."
+    sizes = tuple(as_size(size, "each of sizes") for size in sizes)
+    if not sizes:
+        msg = "sizes is empty; expected the sizes of one block or more."
         raise ValueError(msg)
     free = entries(sizes)
     names = tuple(

@@ -302,7 +302,12 @@ class SplitVerdict(eqx.Module):
         return jnp.all(self.saddle)
 
     def curvature(self, alpha: Any = 0.5) -> Float[Array, " n"]:
-        r"""$\lambda_{\min}(H'_{ii})(1/\alpha + 1/(1-\alpha))$ along $(u, -u)$, (n,)."""
+        r"""$\lambda_{\min}(H'_{ii})(1/\alpha + 1/(1-\alpha))$ along $(u, -u)$, (n,).
+
+        Raises:
+            ValueError: alpha outside (0, 1), or 0 or 1 in the eigenvalues' dtype.
+        """
+        check_open_share(alpha, self.traces.dtype)
         alpha = jnp.asarray(alpha, self.traces.dtype)
         return self.eigenvalues[:, 0] * (1 / alpha + 1 / (1 - alpha))
 
