@@ -92,6 +92,8 @@ def local_certificate(
             "LinearResidualNetwork (no narrow layers) or Shallow."
         )
         raise TypeError(msg)
+    if step is not None:  # an array: a number would be compiled in
+        step = jnp.asarray(step, objective.data.inputs.dtype)
     return _certify(objective, network, step, num_radii)
 
 

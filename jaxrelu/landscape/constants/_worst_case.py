@@ -375,10 +375,9 @@ def ascend(
     def climb(u):
         u = project(u)
         first = (u, optimiser.init(u), u, jnp.asarray(-jnp.inf, u.dtype))
-        (last, _, best, most), _ = jax.lax.scan(step, first, length=num_steps)
-        value = score(last)
-        best = jnp.where(value > most, last, best)
-        return best, jnp.maximum(value, most)
+        # one turn more to see the last point: the score is compiled once
+        (_, _, best, most), _ = jax.lax.scan(step, first, length=num_steps + 1)
+        return best, most
 
     return jax.vmap(climb)(starts)
 
@@ -435,13 +434,13 @@ def least_quotient(
         return jnp.where(counts, -quotient(u), -jnp.inf)
 
     points, scores = ascend(score, project, starts, num_steps, learning_rate)
-    best = points[jnp.argmax(scores)]
-    counts = jnp.isfinite(jnp.max(scores))
+    best, most = points[jnp.argmax(scores)], jnp.max(scores)
+    counts = jnp.isfinite(most)
     away = jnp.sqrt(jnp.maximum(jnp.sum(best * best), least**2))
     share = max(1e-6, float(jnp.finfo(best.dtype).eps) ** 0.5)
     error = 2 * share * curvature.largest * least / jnp.where(away > 0, away, 1)
     found = Estimate(
-        jnp.where(counts, quotient(best), jnp.nan),
+        jnp.where(counts, -most, jnp.nan),
         jnp.where(counts, error, jnp.inf),
         RESULTS.where(counts, SUCCESS, UNRESOLVED),
         "rounding bound",

@@ -242,12 +242,11 @@ def _search(
     def evaluate(x):
         return inequality(objective, minimum, near.radius * on_sphere(x))
 
-    def margin(x):
-        found = evaluate(x)
+    def margin(found):
         return found.lhs - weights[0] * found.rhs - weights[1] * found.sum_norm**2
 
     # in units of radius³, the order of what is searched for
-    scaled = lambda x: margin(x) / near.radius**3
+    scaled = lambda x: margin(evaluate(x)) / near.radius**3
 
     def step(carry, _):
         x, state, best, least = carry
@@ -262,11 +261,12 @@ def _search(
         x = on_sphere(jrandom.normal(key, minimum.shape, minimum.dtype))
         start = (x, optimiser.init(x), x, jnp.asarray(jnp.inf, x.dtype))
         (_, _, best, _), _ = jax.lax.scan(step, start, length=num_steps)
-        return best, margin(best)
+        found = evaluate(best)
+        return best, found, margin(found)
 
-    points, margins = jax.vmap(descend)(keys)
+    points, every, margins = jax.vmap(descend)(keys)
     winner = jnp.argmin(margins)
-    found = evaluate(points[winner])
+    found = jax.tree.map(lambda leaf: leaf[winner], every)
     displacement = near.radius * on_sphere(points[winner])
     rounding = rounding_of_sides(objective, minimum, displacement)
     return WorstDirection(

@@ -154,26 +154,21 @@ def _line_search(objective, start, move, reach):
         return objective(Shallow(moved, start.outer, start.activation))
 
     exponents = jnp.linspace(-9, 0, _POINTS, dtype=move.dtype)  # e^-9 reach to reach
+    place = jnp.linspace(0, 1, _POINTS, dtype=move.dtype)
 
     def one_way(sign):
         def narrow(_, state):
-            low, high, _, _ = state
-            place = jnp.linspace(0, 1, _POINTS, dtype=move.dtype)
-            tried = low + (high - low) * place
+            low, tried, _, _ = state
             losses = jax.lax.map(lambda t: loss(sign * t), tried)
             best = jnp.argmin(losses)
-            left = tried[jnp.maximum(best - 1, 0)]
+            left = jnp.where(best > 0, tried[jnp.maximum(best - 1, 0)], low)
             right = tried[jnp.minimum(best + 1, _POINTS - 1)]
-            return left, right, tried[best], losses[best]
+            return left, left + (right - left) * place, tried[best], losses[best]
 
-        tried = reach * jnp.exp(exponents)
-        losses = jax.lax.map(lambda t: loss(sign * t), tried)
-        best = jnp.argmin(losses)
-        left = jnp.where(best > 0, tried[jnp.maximum(best - 1, 0)], 0)
-        right = tried[jnp.minimum(best + 1, _POINTS - 1)]
-        state = (left, right, tried[best], losses[best])
-        state = jax.lax.fori_loop(0, _ROUNDS, narrow, state)
-        return state[2], state[3]
+        zero = jnp.zeros((), move.dtype)
+        state = (zero, reach * jnp.exp(exponents), zero, zero)
+        *_, step, least = jax.lax.fori_loop(0, _ROUNDS + 1, narrow, state)
+        return step, least
 
     signs = jnp.asarray([1, -1], move.dtype)
     return jax.lax.map(one_way, signs)

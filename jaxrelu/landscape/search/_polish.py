@@ -40,7 +40,8 @@ class Polished(eqx.Module):
 
     Attributes:
         weights: the new points, (s, n, d).
-        gradient_norms: $\lVert\nabla F\rVert$ there, (s,).
+        gradient_norms: $\lVert\nabla F\rVert$ there, infinite where nothing was done,
+            (s,).
         accepted: whether the method vouches for the point, (s,).
     """
 
@@ -108,37 +109,26 @@ def newton(
     """
     shape = start.shape
 
-    def factor(weights):
-        matrix = dense_hessian(problem, weights)
-        return matrix, jnp.linalg.cholesky(matrix)
-
-    def proceed(state):
-        _, _, norm, _, lower, step, good = state
-        definite = jnp.isfinite(lower[-1, -1])
-        return good & definite & (norm > tolerance) & (step < _NEWTON_STEPS)
-
+    # the Hessian, which is most of the program, appears in the loop alone
     def advance(state):
-        weights, gradient, norm, matrix, lower, step, _ = state
+        weights, gradient, norm, first, _, step, _ = state
+        matrix = dense_hessian(problem, weights)
+        lower = jnp.linalg.cholesky(matrix)
+        first = jnp.where(step == 0, matrix, first)
         move = jsl.cho_solve((lower, True), gradient.reshape(-1))
         moved = weights - move.reshape(shape)
         new, new_norm = gradient_of(problem, moved)
-        good = new_norm <= norm / 2
-        keep = lambda new, old: jnp.where(good, new, old)
-        new_matrix, new_lower = factor(moved)
-        return (
-            keep(moved, weights),
-            keep(new, gradient),
-            keep(new_norm, norm),
-            keep(new_matrix, matrix),
-            keep(new_lower, lower),
-            step + 1,
-            good,
-        )
+        goes = jnp.isfinite(lower[-1, -1]) & (norm > tolerance)
+        goes &= (step < _NEWTON_STEPS) & (new_norm <= norm / 2)
+        keep = lambda new, old: jnp.where(goes, new, old)
+        kept = keep(moved, weights), keep(new, gradient), keep(new_norm, norm)
+        return *kept, first, matrix, step + 1, goes
 
     gradient, norm = gradient_of(problem, start)
-    first, lower = factor(start)
-    state = (start, gradient, norm, first, lower, jnp.int32(0), jnp.array(True))
-    weights, _, norm, last, _, _, _ = jax.lax.while_loop(proceed, advance, state)
+    none = jnp.zeros((start.size, start.size), start.dtype)
+    state = (start, gradient, norm, none, none, jnp.int32(0), jnp.array(True))
+    found = jax.lax.while_loop(lambda state: state[-1], advance, state)
+    weights, _, norm, first, last, *_ = found
     change = jnp.sqrt(jnp.sum((first - last) ** 2))
     eye = jnp.eye(last.shape[0], dtype=last.dtype)
     lower = jnp.linalg.cholesky(last - change * eye)
@@ -204,12 +194,16 @@ def levenberg_marquardt(
         return values, vectors
 
     def proceed(state):
-        _, _, norm, _, _, damping, step = state
+        _, _, norm, _, _, _, damping, step = state
         alive = (norm > tolerance) & (step < _MARQUARDT_STEPS)
         return alive & (damping < 1e6)
 
     def advance(state):
-        weights, gradient, norm, values, vectors, damping, step = state
+        weights, gradient, norm, moves, values, vectors, damping, step = state
+        # here alone: the Hessian is most of the program
+        values, vectors = jax.lax.cond(
+            moves, lambda: eigen(weights), lambda: (values, vectors)
+        )
         # in proportion to ‖∇F‖ it keeps the order of convergence
         mu = damping * jnp.minimum(unit * norm, jnp.max(jnp.abs(values)))
         shrunk = values / (values**2 + mu**2)
@@ -222,26 +216,27 @@ def levenberg_marquardt(
         promised = jnp.sum(turned / norm * (1 - kept**2) * turned)
         lowered = (norm - new_norm) * (1 + new_norm / norm)
         good = (lowered >= 0.02 * promised) & (new_norm < norm)
-        new_values, new_vectors = jax.lax.cond(
-            good, lambda: eigen(moved), lambda: (values, vectors)
-        )
         keep = lambda new, old: jnp.where(good, new, old)
         return (
             keep(moved, weights),
             keep(new, gradient),
             keep(new_norm, norm),
-            new_values,
-            new_vectors,
+            good,
+            values,
+            vectors,
             jnp.where(good, damping / 8, damping * 8 + 1e-3),
             step + 1,
         )
 
     gradient, norm = gradient_of(problem, start)
+    none = jnp.zeros((start.size, start.size), start.dtype)
     state = (
         start,
         gradient,
         norm,
-        *eigen(start),
+        jnp.array(True),
+        none[0],
+        none,
         jnp.ones_like(norm),
         jnp.int32(0),
     )
@@ -275,8 +270,7 @@ def polish(
             return method(problem, point, tolerance)
 
         def idle():
-            norm = gradient_of(problem, point)[1]
-            return point, norm, jnp.zeros_like(wanted)
+            return point, jnp.full_like(tolerance, jnp.inf), jnp.zeros_like(wanted)
 
         return jax.lax.cond(wanted, work, idle)
 
