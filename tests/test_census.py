@@ -26,7 +26,8 @@ from jaxrelu.objectives import PopulationLoss
 
 
 ROOT = Path(__file__).resolve().parent.parent
-K, CHUNK, STARTS = 2, 4, 16
+# on eight devices a chunk fills up to as many rows as the whole: one program
+K, CHUNK, STARTS = 2, 2, 8
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 126, 949, 999, 1000])
@@ -104,26 +105,26 @@ def test_interrupted_census_is_the_uninterrupted(tmp_path, monkeypatch, float64,
     counted.left = 2
     with pytest.raises(KeyboardInterrupt):
         run_census(tmp_path, *arguments(), STARTS, chunk_size=CHUNK)
-    assert counted.first == [0, 4]
+    assert counted.first == [0, 2]
     # what a kill in the middle of a write leaves
     stray = tmp_path / ".chunk-000002.npz.1.tmp"
     stray.write_bytes(b"half a file")
     counted.left, counted.first = None, []
     points = run_census(tmp_path, *arguments(), STARTS, chunk_size=CHUNK)
-    assert counted.first == [8, 12]
+    assert counted.first == [4, 6]
     assert_same(points, whole)
     # one file lost: it alone is run again
     (tmp_path / "chunk-000001.npz").unlink()
     counted.first = []
     points = run_census(tmp_path, *arguments(), STARTS, chunk_size=CHUNK)
-    assert counted.first == [4]
+    assert counted.first == [2]
     assert_same(points, whole)
     # all there: nothing is run; more starts: only those
     counted.first = []
     run_census(tmp_path, *arguments(), STARTS, chunk_size=CHUNK)
     assert counted.first == []
     more = run_census(tmp_path, *arguments(), STARTS + CHUNK, chunk_size=CHUNK)
-    assert counted.first == [16]
+    assert counted.first == [8]
     np.testing.assert_array_equal(more.runs.index, np.arange(STARTS + CHUNK))
 
 
@@ -144,7 +145,7 @@ def test_another_configuration_is_refused(tmp_path, monkeypatch, float64):
     with pytest.raises(ValueError, match="teacher_inner"):
         run_census(tmp_path, other, key, k, CHUNK, chunk_size=CHUNK)
     with pytest.raises(ValueError, match="multiple of chunk_size"):
-        run_census(tmp_path, *arguments(), 5, chunk_size=CHUNK)
+        run_census(tmp_path, *arguments(), 3, chunk_size=CHUNK)
     path = tmp_path / "chunk-000000.npz"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="Delete it"):
@@ -157,7 +158,7 @@ def test_progress_bar(tmp_path, capsys, float64):
     run_census(tmp_path, *arguments(), CHUNK, chunk_size=CHUNK, progress=True)
     out = capsys.readouterr()
     assert out.out == ""
-    assert "4/4" in out.err
+    assert "2/2" in out.err
 
 
 def test_table_of_a_search(whole):
@@ -173,6 +174,7 @@ KILLED = """
 import os, signal, sys
 import jax
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_num_cpu_devices", 8)
 import jax.numpy as jnp
 from jaxrelu.experiments import _census as on_disk
 from jaxrelu.objectives import PopulationLoss
@@ -187,7 +189,7 @@ def replace_or_die(source, target):
 
 on_disk.os.replace = replace_or_die
 objective = PopulationLoss(jnp.eye(2, dtype="float64"))
-on_disk.run_census(sys.argv[1], objective, jax.random.key(0), 2, 16, chunk_size=4)
+on_disk.run_census(sys.argv[1], objective, jax.random.key(0), 2, 8, chunk_size=2)
 """
 
 
@@ -209,5 +211,5 @@ def test_census_survives_a_kill(tmp_path, monkeypatch, float64, whole):
     assert len(list(tmp_path.glob(".chunk-000002*"))) == 1
     counted = Counted(monkeypatch)
     points = run_census(tmp_path, *arguments(), STARTS, chunk_size=CHUNK)
-    assert counted.first == [8, 12]
+    assert counted.first == [4, 6]
     assert_same(points, whole)
