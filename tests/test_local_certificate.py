@@ -62,7 +62,7 @@ def test_certified_runs_do_what_was_promised(float64, getkey, instance):
 
 
 def test_points_without_a_certificate(dtype):
-    """The saddle at 0, a minimiser with two singular layers, a step too long."""
+    """The saddle at 0, a minimiser with two singular layers, regular ones."""
     loss, network = deficient(dtype)
     zero = jax.tree.map(jnp.zeros_like, network)
     for point in (
@@ -76,6 +76,12 @@ def test_points_without_a_certificate(dtype):
     easy = jr.LinearNetwork((eye, eye))
     loss = jr.SquaredLoss(jr.data.Dataset(eye, eye + 0.01))
     assert bool(ls.local_certificate(loss, easy).certified)
+
+
+def test_a_step_that_is_too_long_is_not_certified(float64):
+    eye = jnp.asarray(np.eye(2))
+    easy = jr.LinearNetwork((eye, eye))
+    loss = jr.SquaredLoss(jr.data.Dataset(eye, eye + 0.01))
     long = ls.local_certificate(loss, easy, step=2.0)
     assert not bool(long.certified)
     short = ls.local_certificate(loss, easy, step=0.1)

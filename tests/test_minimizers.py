@@ -31,6 +31,8 @@ def test_reference_instances(dtype):
             ],
         ),
     }
+    if dtype == np.float32:  # the larger ones of both kinds in float64 only
+        del stated[lin3]
     for instance, (value, weights) in stated.items():
         loss, network = instance(dtype)
         found = ls.check_minimizer(loss, network)
@@ -45,7 +47,7 @@ def test_reference_instances(dtype):
         if weights is not None:
             for got, want in zip(network.weights, weights, strict=True):
                 np.testing.assert_allclose(got, want, atol=32 * eps)
-    for instance in (nl2, nl3):
+    for instance in (nl2,) if dtype == np.float32 else (nl2, nl3):
         loss, network = instance(dtype)
         found = ls.check_minimizer(loss, network)
         assert bool(found.is_minimizer)
@@ -88,7 +90,9 @@ def test_random_members_are_minimisers(float64, getkey):
         assert np.median(slopes) < 1e-11
         assert np.max(slopes) < 1e-6  # singular values of 1e-3 do occur
     loss, _ = res3(float64)
-    one = ls.sample_residual_minimizer(getkey(), loss.data, 3)
+    one = jax.jit(ls.sample_residual_minimizer, static_argnums=2)(
+        getkey(), loss.data, 3
+    )
     assert bool(ls.check_minimizer(loss, one).is_minimizer)
 
 
@@ -233,12 +237,13 @@ def test_deep_and_output_activated(float64, getkey):
     inside = [jnp.tanh(h) for h in hidden]
     smooth = ls.nonlinear_minimizer(data, inside, "tanh")
     np.testing.assert_allclose(smooth(data.inputs), data.targets, atol=1e-12)
-    z = jnp.linspace(-2.0, 2.0, 9)
-    for name in ("tanh", "erf", "sigmoid", "softplus", "leaky_relu", "linear"):
-        rule = jr.activations.activation(name)
-        np.testing.assert_allclose(
-            ls.activation_inverse(name)(rule(z)), z, rtol=1e-12, atol=1e-12
-        )
+    z = np.linspace(-2.0, 2.0, 9)
+    names = ("tanh", "erf", "sigmoid", "softplus", "leaky_relu", "linear")
+    rules = {name: jr.activations.activation(name) for name in names}
+    values = jax.jit(lambda z: {name: rules[name](z) for name in names})(z)
+    back = jax.jit(lambda y: {name: ls.activation_inverse(name)(y[name]) for name in y})
+    for name, found in back(values).items():
+        np.testing.assert_allclose(found, z, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
 def test_free_parts_of_shallow_minimisers(float64, getkey):
