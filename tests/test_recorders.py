@@ -135,7 +135,7 @@ def test_everything_is_what_it_says(recorded):
 
 
 def test_norms_have_derivatives_from_the_start(float64):
-    """Also at the first record, where nothing has moved."""
+    """Also at the first record, where nothing has moved: by rate and start at once."""
     loss, network = problem(float64)
     recorders = {
         "neuron": dynamics.NeuronDistance(),
@@ -144,8 +144,10 @@ def test_norms_have_derivatives_from_the_start(float64):
     }
 
     def total(rate):
+        inner = network.inner * (rate / RATE)
+        start = eqx.tree_at(lambda net: net.inner, network, inner)
         run = jr.gradient_descent(
-            loss, network, learning_rate=rate, num_steps=4, recorders=recorders
+            loss, start, learning_rate=rate, num_steps=4, recorders=recorders
         )
         return sum(jnp.sum(seen) for seen in run.records.values())
 
