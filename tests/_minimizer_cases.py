@@ -60,6 +60,6 @@ def nl3(dtype):
 
 def deficient(dtype):
     """Two singular layers: still a minimiser of full dominance along its cone."""
-    layer = jnp.diag(jnp.asarray([1, 0], dtype))
-    data = jr.data.Dataset(jnp.eye(2, dtype=dtype), layer)
+    layer = jnp.asarray(np.diag([1.0, 0.0]), dtype)
+    data = jr.data.Dataset(jnp.asarray(np.eye(2), dtype), layer)
     return jr.SquaredLoss(data), jr.LinearNetwork((layer, layer))

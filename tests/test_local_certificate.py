@@ -3,9 +3,9 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jrandom
 import numpy as np
 import pytest
+from _draws import normal
 from _minimizer_cases import deficient, lin2, nl2
 from jax.flatten_util import ravel_pytree
 
@@ -25,8 +25,8 @@ def test_certified_runs_do_what_was_promised(float64, getkey, instance):
     loss, network = instance(float64)
     flat, build = flatten(network)
     count, num_steps = 200, 150
-    size = jnp.logspace(-3, 0, count)[:, None]
-    starts = flat[None] + size * jrandom.normal(getkey(), (count, flat.size)) / 3
+    size = np.logspace(-3, 0, count)[:, None]
+    starts = np.asarray(flat) + size * normal(getkey(), (count, flat.size)) / 3
 
     def run(start):
         proof = ls.local_certificate(loss, build(start))
@@ -61,27 +61,31 @@ def test_certified_runs_do_what_was_promised(float64, getkey, instance):
         assert (np.asarray(proof.radius)[sure] < 2 * near).all()
 
 
+def regular(dtype):
+    """Near a minimiser with regular layers."""
+    eye, targets = (jnp.asarray(np.eye(2) + x, dtype) for x in (0, 0.01))
+    loss = jr.SquaredLoss(jr.data.Dataset(eye, targets))
+    return loss, jr.LinearNetwork((eye, eye))
+
+
 def test_points_without_a_certificate(dtype):
     """The saddle at 0, a minimiser with two singular layers, regular ones."""
     loss, network = deficient(dtype)
-    zero = jax.tree.map(jnp.zeros_like, network)
-    for point in (
-        zero,
-        jax.tree.map(lambda w: w + 1e-3 * jnp.eye(2, dtype=dtype), network),
-    ):
+    for scale, added in ((0, 0), (1, 1e-3)):
+        weights = (
+            scale * np.asarray(w) + added * np.eye(2, dtype=dtype)
+            for w in network.weights
+        )
+        point = jr.LinearNetwork(tuple(jnp.asarray(w, dtype) for w in weights))
         proof = ls.local_certificate(loss, point)
         assert not bool(proof.certified)
         assert proof.radius.dtype == dtype
-    eye = jnp.eye(2, dtype=dtype)
-    easy = jr.LinearNetwork((eye, eye))
-    loss = jr.SquaredLoss(jr.data.Dataset(eye, eye + 0.01))
+    loss, easy = regular(dtype)
     assert bool(ls.local_certificate(loss, easy).certified)
 
 
 def test_a_step_that_is_too_long_is_not_certified(float64):
-    eye = jnp.asarray(np.eye(2))
-    easy = jr.LinearNetwork((eye, eye))
-    loss = jr.SquaredLoss(jr.data.Dataset(eye, eye + 0.01))
+    loss, easy = regular(float64)
     long = ls.local_certificate(loss, easy, step=2.0)
     assert not bool(long.certified)
     short = ls.local_certificate(loss, easy, step=0.1)
@@ -91,7 +95,7 @@ def test_a_step_that_is_too_long_is_not_certified(float64):
 
 def test_certificates_of_other_networks_are_refused(float64):
     loss, network = lin2(float64)
-    deep = jr.DenseNetwork.init(jrandom.key(0), (2, 2, 2), biases=False)
+    deep = jr.DenseNetwork((jnp.eye(2), jnp.eye(2)), None)
     narrow = jr.LinearNetwork((jnp.ones((1, 2)), jnp.ones((2, 1))))
     for refused in (deep, narrow):
         with pytest.raises(TypeError, match="no certificate"):
