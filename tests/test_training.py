@@ -8,6 +8,7 @@ import jax.random as jrandom
 import numpy as np
 import optax
 import pytest
+from _draws import normal
 
 import jaxrelu as jr
 from jaxrelu import dynamics
@@ -48,7 +49,7 @@ def numpy_descent(loss, network, rate, choose, steps):
 
 @pytest.mark.parametrize(
     ("every", "dtype"),
-    [(1, "float64"), (3, "float32"), (3, "float64"), (50, "float32")],
+    [(1, "float64"), (3, "float32"), (50, "float32")],
     indirect=["dtype"],
 )
 def test_records_are_those_of_the_loop(every, dtype):
@@ -128,7 +129,11 @@ class Quartic(eqx.Module):
         return self.scale * jnp.sum(weights**4)
 
 
-@pytest.mark.parametrize(("target", "every"), [(None, 1), (1e-9, 7)])
+@pytest.mark.parametrize(
+    ("target", "every", "dtype"),
+    [(None, 1, "float32"), (1e-9, 7, "float64")],
+    indirect=["dtype"],
+)
 def test_divergence_has_a_step_and_no_nan(target, every, dtype):
     """The same step whether it is found at a record or between two."""
     rates = [0.1, 0.6, 4.0, 1e30]
@@ -145,6 +150,10 @@ def test_divergence_has_a_step_and_no_nan(target, every, dtype):
     for leaf in jax.tree.leaves(eqx.filter(runs, eqx.is_inexact_array)):
         assert np.isfinite(leaf).all()
     diverged = np.asarray(runs.result == jr.RESULTS.diverged)
+    steps, num_steps, diverged_at, losses, ends = map(
+        np.asarray,
+        (runs.steps, runs.num_steps, runs.diverged_at, runs.losses, runs.network),
+    )
     for i, rate in enumerate(rates):
         w, first = np.ones(3, dtype), -1
         with np.errstate(over="ignore", invalid="ignore"):
@@ -154,15 +163,14 @@ def test_divergence_has_a_step_and_no_nan(target, every, dtype):
                     first = t + bool(np.isfinite((w**4).sum()))
                     break
                 w = w - step
-        assert int(runs.diverged_at[i]) == first
+        assert diverged_at[i] == first
         assert bool(diverged[i]) == (first >= 0)
         if first >= 0:
-            assert int(runs.num_steps[i]) == first - 1
-            assert int(runs.steps[i].max()) == first - 1
-            assert float(runs.losses[i, -1]) == pytest.approx(
-                float(jnp.sum(runs.network[i] ** 4)), rel=1e-5
-            )
-    assert int(runs.diverged_at[1]) > 2
+            assert num_steps[i] == first - 1
+            assert steps[i].max() == first - 1
+            end = float((ends[i] ** 4).sum())
+            assert float(losses[i, -1]) == pytest.approx(end, rel=1e-5)
+    assert diverged_at[1] > 2
 
 
 def test_a_start_that_is_not_finite_is_reported(float64):
@@ -196,8 +204,6 @@ def indices(key, n, batch, replace, steps):
     [
         (1, True, "float64"),
         (3, True, "float32"),
-        (3, True, "float64"),
-        (3, False, "float32"),
         (3, False, "float64"),
     ],
     indirect=["dtype"],
@@ -271,8 +277,8 @@ def test_a_whole_batch_is_gradient_descent(float64, getkey):
         **arguments,
     )
     assert int(whole.num_steps) == 40
-    plain = jr.gradient_descent(loss, network, **arguments)
-    np.testing.assert_allclose(whole.network.inner, plain.network.inner, rtol=1e-10)
+    _, plain = numpy_descent(loss, network, 0.1, lambda t: slice(None), 40)
+    np.testing.assert_allclose(whole.network.inner, plain, rtol=1e-10)
 
 
 def test_any_optimiser(float64):
@@ -334,9 +340,10 @@ def test_the_step_size_can_be_differentiated(float64):
         run = jr.gradient_descent(loss, network, learning_rate=rate, num_steps=5)
         return run.losses[-1] + run.path_lengths[-1]
 
-    slope = jax.grad(end)(jnp.asarray(0.1))
-    difference = (end(0.1 + 1e-5) - end(0.1 - 1e-5)) / 2e-5
-    assert float(slope) == pytest.approx(float(difference), rel=1e-6)
+    both = jax.jit(jax.value_and_grad(end))
+    (_, slope), (high, _), (low, _) = map(both, (0.1, 0.1 + 1e-5, 0.1 - 1e-5))
+    difference = (float(high) - float(low)) / 2e-5
+    assert float(slope) == pytest.approx(difference, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -387,8 +394,8 @@ def test_records_that_do_not_fit_are_refused(float64, monkeypatch):
 
 def test_objectives_and_networks_of_others(float64, getkey):
     """A plain function; a network with a function among its leaves."""
-    points = jrandom.normal(getkey(), (4, 3), float64)
-    mlp = eqx.nn.MLP(3, "scalar", 5, 1, key=getkey(), dtype=float64)
+    points = normal(getkey(), (4, 3), float64)
+    mlp = eqx.filter_jit(eqx.nn.MLP)(3, "scalar", 5, 1, key=getkey(), dtype=float64)
 
     def loss(network):
         return 0.5 * jnp.sum(jax.vmap(network)(points) ** 2)
@@ -397,8 +404,9 @@ def test_objectives_and_networks_of_others(float64, getkey):
         loss, mlp, learning_rate=0.01, num_steps=3, record_every=2
     )
     trained, rest = eqx.partition(mlp, eqx.is_inexact_array)
+    slope = jax.jit(jax.value_and_grad(lambda w: loss(eqx.combine(w, rest))))
     for _ in range(3):
-        slope = jax.grad(lambda w: loss(eqx.combine(w, rest)))(trained)
-        trained = jax.tree.map(lambda w, g: w - 0.01 * g, trained, slope)
+        by_hand = lambda w, g: np.asarray(w) - 0.01 * np.asarray(g)
+        trained = jax.tree.map(by_hand, trained, slope(trained)[1])
     np.testing.assert_array_equal(run.steps, [0, 2, 3])
-    np.testing.assert_allclose(run.losses[-1], loss(eqx.combine(trained, rest)))
+    np.testing.assert_allclose(run.losses[-1], slope(trained)[0])
