@@ -125,6 +125,6 @@ def test_where_no_weights_fit_the_linearised_problem(float64):
     found = lazy_scaling(key, [4], n=30, d=2, seeds=2, max_steps=20)
     assert np.isinf(found.linearised_distance).all()
     assert (found.smallest == 0).all()
-    found = lazy_scaling(key, [4], n=4, d=3, seeds=2, max_steps=20, tolerance=100.0)
+    found = lazy_scaling(key, [4], n=30, d=2, seeds=2, max_steps=20, tolerance=100.0)
     assert (found.steps == 0).all()
     np.testing.assert_array_equal(found.path_ratio, 1)

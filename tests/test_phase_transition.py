@@ -418,17 +418,14 @@ def test_what_another_process_has_done_is_not_run(tmp_path, monkeypatch, float64
 @pytest.mark.slow
 @pytest.mark.multiprocess
 def test_jobs_of_submitit(tmp_path, float64, whole, monkeypatch):
-    """Its local executor: two cells in processes of their own, float64 data too."""
+    """Its local executor: a cell in a process of its own, float64 data too."""
     submitit = pytest.importorskip("submitit")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(jax.device_count()))
-    cells = (CELLS[0], CELLS[4])
+    cells = CELLS[4:]
     executor = submitit.LocalExecutor(folder=tmp_path / "jobs")
     found = phase_transition(make_grid(cells), tmp_path / "cells", executor=executor)
-    for i, j in enumerate((0, 4)):
-        np.testing.assert_allclose(
-            found.gd_residual[i], whole.gd_residual[j], rtol=1e-9
-        )
+    np.testing.assert_allclose(found.gd_residual, whole.gd_residual[4:], rtol=1e-9)
     again = phase_transition(make_grid(cells), tmp_path / "cells", executor=executor)
     np.testing.assert_array_equal(found.lm_residual, again.lm_residual)
 
@@ -447,9 +444,8 @@ def test_any_iterables_and_numbers_make_cells():
 
 
 def test_labels_that_are_all_zero_are_refused(float64):
-    zeros = Dataset(jnp.eye(6), jnp.zeros(6))
-    grid = Grid.product(
-        k=4, d=6, n=2, data="z", labels="given", datasets={"z": zeros}, trials=2
-    )
+    inputs = np.random.default_rng(0).normal(size=(20, 3))
+    zeros = {"real": Dataset(jnp.asarray(inputs), jnp.asarray(np.zeros(20)))}
+    grid = make_grid((CELLS[4]._replace(labels="given"),), datasets=zeros)
     with pytest.raises(ValueError, match="labels that are all 0"):
         phase_transition(grid)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jrandom
 import numpy as np
 import pytest
+from _draws import normal
 from test_training import problem
 
 import jaxrelu as jr
@@ -78,17 +79,13 @@ def test_runs_are_those_done_one_by_one(swept):
     assert found.dims == ("seed", "learning_rate")
     assert found.shape == (3, 3)
     assert found.values["run"].losses.shape == (3, 3, 4)
-    single = eqx.filter_jit(Run(loss))
+    single, together = eqx.filter_jit(Run(loss)), numbers(found.values["run"])
     for seed in range(3):
         own = jrandom.fold_in(key, seed)
         for j, rate in enumerate(RATES):
             alone = single(own, jnp.asarray(rate))["run"]
-            at = jax.tree.map(
-                lambda x, seed=seed, j=j: x[seed, j],
-                eqx.filter(found.values["run"], eqx.is_array),
-            )
-            for one, two in zip(numbers(alone), numbers(at), strict=True):
-                np.testing.assert_allclose(one, two, rtol=1e-10, atol=1e-12)
+            for one, two in zip(numbers(alone), together, strict=True):
+                np.testing.assert_allclose(one, two[seed, j], rtol=1e-10, atol=1e-12)
     keys = jrandom.key_data(found.values["key"])
     assert (keys[:, 0] == keys[:, 1]).all()
     assert len(np.unique(np.asarray(found.values["draw"][:, 0]))) == 3
@@ -104,12 +101,11 @@ def test_every_run_has_its_own_end(swept):
     assert np.isfinite(run.losses).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 def test_more_seeds_keep_the_old_ones_and_pytrees_are_axes(dtype, getkey):
     """Networks of equal shape along an axis; uneven numbers of runs over 8 devices."""
     key = getkey()
-    networks = jax.vmap(lambda k: jr.Shallow.init(k, d=2, k=2, dtype=dtype).inner)(
-        jrandom.split(getkey(), 3)
-    )
+    networks = jnp.asarray(normal(getkey(), (3, 2, 2), dtype))
     data = {"X": jnp.ones((3, 5, 2), dtype), "name": "several"}
 
     def norm(key, inner, data):
@@ -121,10 +117,8 @@ def test_more_seeds_keep_the_old_ones_and_pytrees_are_axes(dtype, getkey):
     assert few.values.shape == (2, 3, 3)
     assert few.values.dtype == dtype
     np.testing.assert_allclose(more.values[:2], few.values, rtol=1e-6)
-    draws = jnp.stack(
-        [jrandom.normal(jrandom.fold_in(key, i), (), dtype) for i in range(5)]
-    )
-    expected = np.asarray(draws)[:, None] + (np.asarray(networks) ** 2).sum((1, 2))
+    draws = [jrandom.normal(jrandom.fold_in(key, i), (), dtype) for i in range(5)]
+    expected = np.array(draws)[:, None] + (np.asarray(networks) ** 2).sum((1, 2))
     np.testing.assert_allclose(more.values[:, :, 1], expected, rtol=1e-5)
 
 
