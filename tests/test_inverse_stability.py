@@ -310,8 +310,9 @@ def test_free_rescaling_by_another_minimiser(seed, m):
     cost = lambda t: max(
         np.abs(np.exp(t) * b - a).max(), np.abs(e / np.exp(t) - c).max()
     )
-    grid = np.linspace(-12, 12, 4001)
-    start = grid[np.argmin([cost(t) for t in grid])]
+    grid = np.linspace(-12, 12, 4001)[:, None]
+    far = np.abs(np.exp(grid) * b - a).max(1), np.abs(e.T / np.exp(grid) - c.T).max(1)
+    start = grid[np.argmin(np.maximum(*far)), 0]
     best = minimize_scalar(
         cost, bounds=(start - 0.01, start + 0.01), options={"xatol": 1e-12}
     )

@@ -198,9 +198,9 @@ def test_balance_kills_neurons_with_a_zero_factor(float64):
 
 def problem(dtype):
     rng = np.random.default_rng(5)
-    x = jnp.asarray(rng.normal(size=(40, 1)), dtype)
-    x = extend_inputs(x)
-    y = jnp.abs(x[:, 0]) - 0.5
+    drawn = rng.normal(size=(40, 1)).astype(dtype)
+    x = extend_inputs(jnp.asarray(drawn))
+    y = jnp.asarray(np.abs(drawn[:, 0]) - dtype.type(0.5))
     start = jr.DenseNetwork(
         (
             jnp.asarray(rng.normal(size=(12, 1)), dtype),
@@ -217,12 +217,14 @@ def test_projection_leaves_members_alone_and_makes_members(dtype):
     eps = 8 * float(jnp.finfo(dtype).eps)
     for a, b in zip(jax.tree.leaves(inside), jax.tree.leaves(network), strict=True):
         np.testing.assert_allclose(a, b, rtol=eps, atol=eps)
-    pushed = jr.Shallow(network.inner - 0.3, network.outer * 2)
+    inner, outer = np.asarray(network.inner), np.asarray(network.outer)
+    pushed = shallow(inner - 0.3, outer * 2, dtype)
     assert not is_restricted(pushed)
     assert is_restricted(project_restricted(pushed))
     # one free input, all ends at the floor: the directions stay apart
-    low = project_restricted(jr.Shallow(network.inner - 3, network.outer))
-    assert np.all(low.inner[:, 1:] <= 0.01 * np.abs(low.inner[:, :1]))
+    low = project_restricted(shallow(inner - 3, outer, dtype))
+    first = np.abs(np.asarray(low.inner)[:, :1])
+    assert np.all(np.asarray(low.inner)[:, 1:] <= 0.01 * first)
     assert is_restricted(low)
     with pytest.raises(ValueError, match="floor"):
         project_restricted(network, 0.0)
@@ -260,9 +262,11 @@ def test_training_stays_inside_and_learns(dtype):
 def test_coordinates_cover_the_set_and_never_leave_it(dtype):
     x, y, network = problem(dtype)
     alive = np.flatnonzero(np.abs(network.inner).max(axis=1))
-    network = jr.Shallow(network.inner[alive], network.outer[alive])
-    coordinates = RestrictedCoordinates.of(network)
-    again = coordinates.network()
+    rows, columns = np.asarray(network.inner)[alive], np.asarray(network.outer)[alive]
+    network = shallow(rows, columns, dtype)
+    coordinates = jax.jit(RestrictedCoordinates.of)(network)
+    made = jax.jit(lambda coordinates: coordinates.network())
+    again = made(coordinates)
     eps = 256 * float(jnp.finfo(dtype).eps)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(network), strict=True):
         assert a.dtype == dtype
@@ -270,14 +274,16 @@ def test_coordinates_cover_the_set_and_never_leave_it(dtype):
     slope = jax.jit(jax.grad(lambda c, x, y: jnp.mean((c.network()(x) - y) ** 2)))(
         coordinates, x, y
     )
-    moved = jax.tree.map(lambda p, g: p - 3 * g, coordinates, slope)
+    moved = jax.tree.map(
+        lambda p, g: np.asarray(p) - 3 * np.asarray(g), coordinates, slope
+    )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
-    assert is_restricted(moved.network())
+    assert is_restricted(made(moved))
 
 
 def test_penalty_by_its_definition(float64):
-    rng = np.random.default_rng(0)
     margin = 0.3
+    penalty = jax.jit(lambda network: restriction_penalty(network, margin))
     for seed in range(10):
         rng = np.random.default_rng(seed)
         a = rng.normal(size=(4, 3))
@@ -295,15 +301,17 @@ def test_penalty_by_its_definition(float64):
                 if size[i] and size[j]:
                     gap = np.abs(a[i] / size[i] - a[j] / size[j]).max()
                     wanted += max(margin - gap, 0) ** 2
-        found = restriction_penalty(shallow(a, c), margin)
+        found = penalty(shallow(a, c))
         np.testing.assert_allclose(found, wanted, rtol=1e-13)
 
 
 def test_penalty_vanishes_inside_only(dtype):
     inside = shallow([[1, 0.5, 0.5], [-1, 0.5, 0.5], [0, 0, 0]], [1, -1, 0], dtype)
-    slope = jax.jit(jax.grad(restriction_penalty))
-    assert jax.jit(restriction_penalty)(inside) == 0
-    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(slope(inside)))
+    both = jax.jit(jax.value_and_grad(restriction_penalty))
+    value, slope = both(inside)
+    assert value == 0
+    assert value.dtype == dtype
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope))
     for inner, outer in (
         ([[1, 0.5, 0.5], [-1, 0.5, 0.5], [0, 0, 0]], [1, -2, 0]),
         ([[1, 0.5, 0.5], [-1, 0.5, -0.5], [0, 0, 0]], [1, -1, 0]),
@@ -311,5 +319,6 @@ def test_penalty_vanishes_inside_only(dtype):
     ):
         outside = shallow(inner, outer, dtype)
         assert not is_restricted(outside)
-        assert jax.jit(restriction_penalty)(outside) > 0
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope(outside)))
+        value, slope = both(outside)
+        assert value > 0
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
