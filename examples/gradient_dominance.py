@@ -54,7 +54,7 @@ class Config(cli.AbstractOptions):
     QUICK: ClassVar = {
         "num_starts": 8,
         "num_steps": 100,
-        "depths": (1, 3, 8),
+        "depths": (1, 8),
         "pixels": 31,
         "draws": 8,
     }
