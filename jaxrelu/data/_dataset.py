@@ -141,10 +141,11 @@ class Dataset(eqx.Module):
                     f"{self.n}. Ask for fewer."
                 )
                 raise IndexError(msg)
-            rows = slice(count)
+            first = slice(count)
+            inputs, targets = self.inputs[first], self.targets[first]
         else:
-            rows = self._rows(which)
-        return self._replace(self.inputs[rows], self.targets[rows], self.normalised)
+            inputs, targets = _taken(self.inputs, self.targets, self._rows(which))
+        return self._replace(inputs, targets, self.normalised)
 
     def _rows(self, which: Any) -> Any:
         rows = which if isinstance(which, jax.Array) else np.asarray(which)
@@ -214,3 +215,8 @@ class Dataset(eqx.Module):
             self.targets.astype(dtype),
             self.normalised and not finer,
         )
+
+
+@jax.jit
+def _taken(inputs: Array, targets: Array, rows: Any) -> tuple[Array, Array]:
+    return inputs[rows], targets[rows]

@@ -1,5 +1,7 @@
 r"""Initial weights, named after what they do."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import jax.random as jrandom
@@ -42,6 +44,12 @@ def inner_weights(
     return weights if scheme == "gaussian" else weights / d**0.5
 
 
+@functools.partial(jax.jit, static_argnames=("rows", "k"))
+def _balanced(size: Float[Array, ""], rows: int, k: int) -> Float[Array, "rows k"]:
+    """Half of each row ``size``, the other half its negative."""
+    return jnp.broadcast_to(jnp.where(jnp.arange(k) < k // 2, size, -size), (rows, k))
+
+
 def outer_weights(
     key: PRNGKeyArray,
     k: int,
@@ -78,8 +86,7 @@ def outer_weights(
                 "at -; expected an even k. Use an even width, or outer='signs'."
             )
             raise ValueError(msg)
-        half = jnp.repeat(jnp.array([1, -1], dtype), k // 2)
-        v = jnp.broadcast_to(half * (norm / k**0.5), (rows, k))
+        v = _balanced(jnp.asarray(norm / k**0.5, dtype), rows, k)
     elif scheme == "signs":
         v = jrandom.rademacher(key, (rows, k), dtype) * (norm / k**0.5)
     elif scheme == "ones":
