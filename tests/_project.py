@@ -1,6 +1,7 @@
 """What the tests of the house rules share."""
 
 import ast
+import functools
 import pkgutil
 import textwrap
 from pathlib import Path
@@ -30,6 +31,12 @@ def dotted_name(path):
 def module_names():
     found = pkgutil.walk_packages(jaxrelu.__path__, "jaxrelu.")
     return ["jaxrelu", *(m.name for m in found if not m.name.endswith("__main__"))]
+
+
+@functools.cache
+def parsed(path):
+    """The tree of a file, which several rules look at."""
+    return ast.parse(path.read_text())
 
 
 def breaches_of(check, source, *args):

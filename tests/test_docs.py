@@ -1,6 +1,7 @@
 """The pages that map papers to functions name tests that exist."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ ALIASES = {
 }
 
 
+@functools.cache
 def functions_in(name):
     path = ROOT / "tests" / f"test_{name.removeprefix('test_').removesuffix('.py')}.py"
     if not path.exists():

@@ -6,7 +6,15 @@ import re
 import tomllib
 
 import pytest
-from _project import ROOT, SCRIPTS, SOURCES, breaches_of, dotted_name, source_id
+from _project import (
+    ROOT,
+    SCRIPTS,
+    SOURCES,
+    breaches_of,
+    dotted_name,
+    parsed,
+    source_id,
+)
 
 import jaxrelu
 
@@ -59,13 +67,13 @@ def forbidden_uses(tree, forbidden):
 
 @pytest.mark.parametrize("path", SOURCES, ids=source_id)
 def test_public_jax_only(path):
-    found = forbidden_uses(ast.parse(path.read_text()), PRIVATE)
+    found = forbidden_uses(parsed(path), PRIVATE)
     assert found == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=source_id)
 def test_failures_are_data(path):
-    found = forbidden_uses(ast.parse(path.read_text()), SHARDED_HAZARDS)
+    found = forbidden_uses(parsed(path), SHARDED_HAZARDS)
     assert found == []
 
 
@@ -110,7 +118,7 @@ def postponed_annotations(tree):
 @pytest.mark.parametrize("path", SOURCES + SCRIPTS, ids=source_id)
 def test_annotations_are_not_postponed(path):
     """Strings instead of types would turn the jaxtyping checks off."""
-    found = postponed_annotations(ast.parse(path.read_text()))
+    found = postponed_annotations(parsed(path))
     assert found == []
 
 
@@ -150,7 +158,7 @@ def unannotated(tree, prefix="", method=False):
 
 @pytest.mark.parametrize("path", SOURCES, ids=source_id)
 def test_public_functions_are_annotated(path):
-    found = unannotated(ast.parse(path.read_text()))
+    found = unannotated(parsed(path))
     assert found == []
 
 
@@ -241,7 +249,7 @@ def test_rooms_import_only_what_stands_before_them(path):
     module = dotted_name(path)
     if module.partition(".")[2] in FACADE:
         return
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     found = layer_breaches(tree, module, path.name == "__init__.py")
     assert found == []
 
