@@ -50,9 +50,15 @@ class SpectralDensity(eqx.Module):
             function: element-wise; the values of f at the nodes may have further
                 leading axes, which the answer keeps.
         """
-        values = function(self.nodes)
-        weights = jnp.broadcast_to(self.weights, values.shape)
-        return self._mean(jnp.sum(weights * values, axis=-1))
+        value, error, result = _over_probes(self.weights, function(self.nodes))
+        probes, steps = self.nodes.shape
+        return Estimate(
+            value=value,
+            error=error,
+            result=result,
+            error_kind="standard error",
+            method=f"stochastic Lanczos quadrature, {probes} probes of {steps} steps",
+        )
 
     def moment(self, order: int) -> Estimate:
         r"""Mean of the values to a power, $\frac1r \sum_i \lambda_i^{\text{order}}$."""
@@ -78,19 +84,15 @@ class SpectralDensity(eqx.Module):
             lambda x: scale * jnp.exp(-(((x[None] - grid) / width) ** 2) / 2)
         )
 
-    def _mean(self, samples: Float[Array, "*grid probes"]) -> Estimate:
-        count = self.nodes.shape[0]
-        deviation = jnp.std(samples, axis=-1, ddof=1)
-        value = jnp.mean(samples, axis=-1)
-        good = jnp.all(jnp.isfinite(value))
-        return Estimate(
-            value=value,
-            error=deviation / count**0.5,
-            result=RESULTS.where(good, SUCCESS, RESULTS.not_finite),
-            error_kind="standard error",
-            method=f"stochastic Lanczos quadrature, {count} probes of "
-            f"{self.nodes.shape[1]} steps",
-        )
+
+@jax.jit
+def _over_probes(weights: Array, values: Array) -> tuple[Array, Array, RESULTS]:
+    """Mean over all nodes, its standard error over the probes, and the result."""
+    samples = jnp.sum(jnp.broadcast_to(weights, values.shape) * values, axis=-1)
+    value = jnp.mean(samples, axis=-1)
+    error = jnp.std(samples, axis=-1, ddof=1) / weights.shape[0] ** 0.5
+    good = jnp.all(jnp.isfinite(value))
+    return value, error, RESULTS.where(good, SUCCESS, RESULTS.not_finite)
 
 
 def density(
