@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxrelu._checks import check_choice
 from jaxrelu.landscape.families._blocks import (
     Geometry,
@@ -92,17 +94,31 @@ def check_size(family: Family, k: Number) -> None:
 # ------------------------------------------------------------------------------ Newton
 
 
-def reduced_system(point: Geometry) -> tuple[Any, Any]:
-    """Gradient and Jacobian in the free numbers, as matrices of the context."""
-    ctx, free = point.ctx, entries(point.sizes)
-    columns = []
+def reduced_jacobian(point: Geometry) -> list[list[Number]]:
+    """Columns of the Jacobian of the gradient in the free numbers."""
+    free, columns = entries(point.sizes), []
     for j in range(len(free)):
         unit = [0] * len(free)
         unit[j] = 1
         column = hessian_product(point, assemble(point.sizes, unit))
         columns.append(flatten(point.sizes, column))
-    slope = ctx.matrix(flatten(point.sizes, gradient(point)))
-    return slope, ctx.matrix(columns).T
+    return columns
+
+
+def solved(
+    ctx: Any, columns: list[list[Number]], right: Sequence[Number]
+) -> list[Number]:
+    """The solution of a linear system given by the columns of its matrix.
+
+    Raises:
+        ArithmeticError: the matrix is singular.
+    """
+    if ctx.prec > 53:
+        return list(ctx.lu_solve(ctx.matrix(columns).T, ctx.matrix(right)))
+    try:  # mpmath's elimination of floats takes a hundred times as long
+        return np.linalg.solve(np.transpose(columns), np.asarray(right)).tolist()
+    except np.linalg.LinAlgError as error:
+        raise ArithmeticError(str(error)) from None
 
 
 def newton(
@@ -121,8 +137,7 @@ def newton(
     step = ctx.inf
     for _ in range(steps):
         point = geometry(ctx, sizes, assemble(sizes, x))
-        slope, jacobian = reduced_system(point)
-        move = ctx.lu_solve(jacobian, slope)
+        move = solved(ctx, reduced_jacobian(point), flatten(sizes, gradient(point)))
         x = [value - change for value, change in zip(x, move, strict=True)]
         last, step = step, max(abs(change) for change in move)
         if step <= tolerance:
@@ -189,9 +204,9 @@ def _tangent(ctx, sizes_of, size, x) -> list[float]:
         point = geometry(ctx, sizes, assemble(sizes, x))
         slopes.append(flatten(sizes, gradient(point)))
     sizes = sizes_of(size)
-    _, jacobian = reduced_system(geometry(ctx, sizes, assemble(sizes, x)))
+    columns = reduced_jacobian(geometry(ctx, sizes, assemble(sizes, x)))
     change = [(b - a) / (2 * h) for a, b in zip(*slopes, strict=True)]
-    return list(ctx.lu_solve(jacobian, ctx.matrix(change)))
+    return solved(ctx, columns, change)
 
 
 def _row_distance(sizes, x, y) -> float:
