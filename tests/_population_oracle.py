@@ -44,6 +44,48 @@ def loss(w, a, v, b, among=frozenset()):
     return total
 
 
+def angle(w, v):
+    a, b = w / np.linalg.norm(w), v / np.linalg.norm(v)
+    return 2 * np.arctan2(np.linalg.norm(a - b), np.linalg.norm(a + b))
+
+
+def across(w, v):
+    """Unit component of v orthogonal to w; 0 where they are parallel."""
+    a = w / np.linalg.norm(w)
+    rest = v - (v @ a) * a
+    norm = np.linalg.norm(rest)
+    return rest / norm if norm > 1e-12 else 0 * rest
+
+
+def second_own(w, v):
+    """Second derivative of f(w, v) by w."""
+    a, n = w / np.linalg.norm(w), across(w, v)
+    weight = np.sin(angle(w, v)) * np.linalg.norm(v) / (2 * np.pi * np.linalg.norm(w))
+    return weight * (np.eye(len(w)) - np.outer(a, a) + np.outer(n, n))
+
+
+def second_mixed(w, v):
+    """Derivative of f(w, v) by w and v."""
+    a, b = w / np.linalg.norm(w), v / np.linalg.norm(v)
+    whole = (np.pi - angle(w, v)) * np.eye(len(w))
+    return (whole + np.outer(across(v, w), b) + np.outer(across(w, v), a)) / (2 * np.pi)
+
+
+def dense_hessian(weights, teacher=None):
+    """∇²F in NumPy; the teacher is orthonormal, as many neurons, unless it is given."""
+    n, d = weights.shape
+    teacher = np.eye(d)[:n] if teacher is None else teacher
+    blocks = np.zeros((n, n, d, d))
+    for i in range(n):
+        blocks[i, i] = np.eye(d) / 2
+        blocks[i, i] -= sum(second_own(weights[i], v) for v in teacher)
+        for j in range(n):
+            if j != i:
+                blocks[i, i] += second_own(weights[i], weights[j])
+                blocks[i, j] = second_mixed(weights[i], weights[j])
+    return blocks.transpose(0, 2, 1, 3).reshape(n * d, n * d)
+
+
 class Oracle:
     """F, its gradient and Hessian by central differences of F in 120 digits."""
 
