@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import jax.random as jrandom
 import mpmath
 import numpy as np
 import pytest
+from _draws import random_of
 
 from jaxrelu import landscape as ls
 from jaxrelu.landscape import implied
@@ -17,7 +17,7 @@ PREMISES = ("PL", "GD", "EB", "QG", "RSI", "RC", "QSC")
 def ring_values(r):
     """f = (|x|² - 1)²/4 in the plane: the minimisers are a circle."""
     gap, slope, away = (r * r - 1) ** 2 / 4, r * (r * r - 1), r - 1
-    return ls.LocalValues(gap, jnp.abs(slope), jnp.abs(away), slope * away)
+    return ls.LocalValues(gap, abs(slope), abs(away), slope * away)
 
 
 def ring_constants(low, high, share):
@@ -44,18 +44,25 @@ def ring_constants(low, high, share):
 
 def test_ring_constants_are_the_best(float64):
     """The premises of the next test: they hold and no better constant does."""
-    r = jnp.linspace(0.6, 1.3, 7001)
-    known, smoothness = ring_constants(jnp.array(0.6), jnp.array(1.3), 0.9)
-    for name, condition in known.items():
-        at = ring_values(r)
-        scale = jnp.maximum(at.distance, 1e-9) ** (1 if name == "EB" else 2)
-        tight = condition.slack(at) / scale
-        assert -1e-12 < float(jnp.min(tight)) < 1e-6, name
+
+    @jax.jit
+    def least_slacks(r, low, high):
+        known, smoothness = ring_constants(low, high, 0.9)
+        at, found = ring_values(r), {}
+        for name, condition in known.items():
+            scale = jnp.maximum(at.distance, 1e-9) ** (1 if name == "EB" else 2)
+            found[name] = jnp.min(condition.slack(at) / scale)
+        return found, smoothness
+
+    found, smoothness = least_slacks(np.linspace(0.6, 1.3, 7001), 0.6, 1.3)
+    assert set(found) == set(PREMISES)
+    for name, tight in found.items():
+        assert -1e-12 < float(tight) < 1e-6, name
     f = lambda x: (x @ x - 1) ** 2 / 4
-    x = jnp.array([1.3, 0.0])
-    top = jnp.linalg.eigvalsh(jax.hessian(f)(x))[-1]
+    x = jnp.asarray(np.array([1.3, 0.0]))
+    top = np.linalg.eigvalsh(jax.jit(jax.hessian(f))(x))[-1]
     np.testing.assert_allclose(top, smoothness, rtol=1e-14)
-    measured = ls.local_values(f, x, jnp.array([1.0, 0.0]))
+    measured = ls.local_values(f, x, jnp.asarray(np.array([1.0, 0.0])))
     for got, want in zip(
         jax.tree.leaves(measured), jax.tree.leaves(ring_values(x[0])), strict=True
     ):
@@ -64,43 +71,46 @@ def test_ring_constants_are_the_best(float64):
 
 def test_implications_hold_on_thousands_of_rings(dtype, getkey):
     """Minimisers that are not isolated: 3000 annuli, 64 points of each."""
-    low = jrandom.uniform(getkey(), (3000, 1), dtype, 0.4, 0.99)
-    high = jrandom.uniform(getkey(), (3000, 1), dtype, 1.01, 2.0)
-    share = jrandom.uniform(getkey(), (3000, 1), dtype, 0.05, 0.95)
-    r = low + (high - low) * jnp.linspace(0, 1, 64, dtype=dtype)[None]
-    at = ring_values(r)
+    draw = random_of(getkey()).uniform
+    ranges = ((0.4, 0.99), (1.01, 2.0), (0.05, 0.95))
+    rings = [draw(*ends, (3000, 1)).astype(dtype) for ends in ranges]
 
-    known, smoothness = ring_constants(low, high, share)
-    known["QSC"] = ls.QuasiStrongConvexity(jnp.maximum(known["QSC"].mu, 0))
-    assert int(jnp.sum(known["QSC"].mu > 0)) > 1000
-    known["RC"] = ls.RegularityCondition(
-        known["RC"].alpha, jnp.maximum(known["RC"].beta, 0)
-    )
-    assert int(jnp.sum(known["RC"].beta > 0)) > 1000
-    assert bool(jnp.all(known["RC"].is_possible))
-    scale = jnp.maximum(at.distance**2, 1e-3)
-    count = 0
-    for name in PREMISES:
-        for target, condition in implied(known[name], smoothness).items():
-            least = float(jnp.min(condition.slack(at) / scale))
-            assert least > -300 * float(jnp.finfo(dtype).eps), (name, target)
-            count += 1
-    assert count == 32
+    @jax.jit
+    def least_slacks(low, high, share):
+        r = low + (high - low) * jnp.linspace(0, 1, 64, dtype=dtype)[None]
+        at = ring_values(r)
+        known, smoothness = ring_constants(low, high, share)
+        known["QSC"] = ls.QuasiStrongConvexity(jnp.maximum(known["QSC"].mu, 0))
+        alpha, beta = known["RC"].alpha, jnp.maximum(known["RC"].beta, 0)
+        known["RC"] = ls.RegularityCondition(alpha, beta)
+        scale = jnp.maximum(at.distance**2, 1e-3)
+        found = {
+            f"{name} {target}": jnp.min(condition.slack(at) / scale)
+            for name in PREMISES
+            for target, condition in implied(known[name], smoothness).items()
+        }
+        return found, known["QSC"].mu, beta, known["RC"].is_possible
+
+    found, mu, beta, possible = jax.tree.map(np.asarray, least_slacks(*rings))
+    assert np.sum(mu > 0) > 1000
+    assert np.sum(beta > 0) > 1000
+    assert possible.all()
+    assert len(found) == 32
+    for names, least in found.items():
+        assert least > -300 * float(jnp.finfo(dtype).eps), names
 
 
 def test_strong_convexity_and_the_sharp_pair(float64, getkey):
     """Quadratics with a known spectrum, 1000 of them, at random points."""
-    m = jrandom.uniform(getkey(), (1000,), minval=0.01, maxval=1.0)
-    high = m + jrandom.uniform(getkey(), (1000,), minval=0.0, maxval=5.0)
-    middle = m + (high - m) * jrandom.uniform(getkey(), (1000,))
-    spectrum = jnp.stack([m, middle, high], axis=1)
-    x = jrandom.normal(getkey(), (1000, 3))
-    at = ls.LocalValues(
-        jnp.sum(spectrum * x**2, axis=1) / 2,
-        jnp.linalg.norm(spectrum * x, axis=1),
-        jnp.linalg.norm(x, axis=1),
-        jnp.sum(spectrum * x**2, axis=1),
-    )
+    rng = random_of(getkey())
+    m = rng.uniform(0.01, 1, 1000)
+    high = m + rng.uniform(0, 5, 1000)
+    spectrum = np.stack([m, rng.uniform(m, high), high], axis=1)
+    x = rng.standard_normal((1000, 3))
+    inner = np.sum(spectrum * x**2, axis=1)
+    norms = (np.linalg.norm(rows, axis=1) for rows in (spectrum * x, x))
+    at = ls.LocalValues(*map(jnp.asarray, (inner / 2, *norms, inner)))
+    m, high = jnp.asarray(m), jnp.asarray(high)
     everything = implied(ls.StrongConvexity(m), high)
     assert set(everything) == {*PREMISES, "SC", "OPC"}
     for condition in everything.values():
