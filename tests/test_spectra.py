@@ -92,6 +92,8 @@ def within(value, error, exact, slack=0.0):
 
 
 METHODS = ("auto", "gram", "svd", "float64")
+# in float64 the others are "gram" by another name; a test of shapes calls them all
+DISTINCT = {"float32": METHODS, "float64": ("gram", "svd")}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -100,11 +102,11 @@ def test_bounds_hold_on_prescribed_spectra(shape, dtype):
     # LAPACK's values are the reference: the next test holds float64 to mpmath
     slack = 2e-14 if dtype == np.float64 else 0.0
     for cond in (1.0, 1.01, 30.0, 3e3, 2e4, 1e6, 1e9):
-        for _ in range(3):
+        for _ in range(2):
             values = SHAPES[shape](N, cond)
             matrix = jnp.asarray(prescribed(rng, values, N, P), dtype)
             exact = exact_singular_values(matrix)
-            for method in METHODS:
+            for method in DISTINCT[dtype.name]:
                 found = spectrum(matrix, method=method)
                 assert found.values.dtype == dtype
                 assert within(found.values, found.error, exact, slack), method
@@ -201,7 +203,8 @@ def test_every_shape_and_both_kinds_of_operator(shape, dtype):
             assert found.values.shape == (min(shape),)
             assert found.kind == "singular values"
             assert within(found.values, found.error, exact, scale)
-    for method in ("gram", "matrix-free", "auto"):
+    # matrix-free on wide ones: the larger matrix, in both precisions
+    for method in ("gram", "auto", "matrix-free")[: 2 + (shape[0] >= shape[1])]:
         ends = extreme(operator, method=method)
         assert within(ends.smallest.value, ends.smallest.error, exact[-1], scale)
         assert within(ends.largest.value, ends.largest.error, exact[0], scale)
@@ -307,7 +310,7 @@ def test_traced_symmetric_ends(float64):
 def test_larger_matrix_stops_early_with_small_residual(dtype):
     """The iterations, not the complete Krylov space, reach the tolerance."""
     rng = np.random.default_rng(6)
-    matrix = jnp.asarray(rng.standard_normal((300, 600)) / 600**0.5, dtype)
+    matrix = jnp.asarray(rng.standard_normal((150, 300)) / 300**0.5, dtype)
     exact = exact_singular_values(matrix)
     ends = extreme(matrix, method="gram")
     assert max(int(steps) for steps in ends.stats["steps"]) < 80
@@ -446,19 +449,19 @@ def test_not_finite_and_bad_input(dtype):
             spectrum(stuck, method="float64")
 
 
-def test_what_does_not_fit_is_refused_with_numbers(monkeypatch, float64):
-    dtype = float64
+def test_what_does_not_fit_is_refused_with_numbers(float64, monkeypatch):
     rng = np.random.default_rng(10)
-    matrix = rng.standard_normal((600, 620)) / 25
-    operator = Factored(jnp.eye(600, dtype=dtype), jnp.asarray(matrix, dtype))
-    monkeypatch.setenv("JAXRELU_MEMORY_LIMIT", str(2 * 600**2 * dtype.itemsize - 1))
-    with pytest.raises(MemoryRefusedError, match=r"600 x 600 .* bytes .*matrix-free"):
+    matrix = rng.standard_normal((150, 300)) / 17
+    operator = Factored(jnp.asarray(np.eye(150)), jnp.asarray(matrix))
+    monkeypatch.setenv("JAXRELU_MEMORY_LIMIT", str(2 * 150**2 * 8 - 1))
+    with pytest.raises(MemoryRefusedError, match=r"150 x 150 .* bytes .*matrix-free"):
         spectrum(operator)
     with pytest.raises(MemoryRefusedError, match="Gram"):
         extreme(operator, method="gram")
     with pytest.raises(MemoryRefusedError, match="written out"):
         spectrum(operator, method="svd")
-    found = extreme(operator, max_steps=40)
+    monkeypatch.setattr("jaxrelu.spectra._extreme._ALL_BELOW", 1)
+    found = extreme(matrix, max_steps=20)  # a program that another test has compiled
     assert "matrix-free" in found.largest.method
     exact = exact_singular_values(matrix)
     assert abs(float(found.largest.value) - exact[0]) <= float(found.largest.error)
