@@ -117,8 +117,7 @@ def check(build, full, first, dtype):
     return H
 
 
-SINGLE = ("relu", "relu, three outputs", "tanh, three outputs", "linear")
-SINGLE += ("dense, weight and a bias",)
+SINGLE = ("relu", "tanh, three outputs", "dense, weight and a bias")
 CASES = [(name, "float64") for name in NAMES] + [(name, "float32") for name in SINGLE]
 
 
@@ -158,7 +157,7 @@ def test_further_activations(activation, float64):
 def test_samples_in_blocks_give_the_same(float64, monkeypatch):
     """More samples than one block of pairs holds, and a last block that is not full."""
     monkeypatch.setattr(_pairs, "_NUMBERS", 150)
-    weights = normal(np.random.default_rng(4), (4, 5), (3, 4), (2, 3))
+    weights = normal(np.random.default_rng(4), (4, 5), (3, 4))
     network = jr.DenseNetwork(weights, None, "tanh")
     data = random_data(network, float64, n=11)
     build = hessian_of(network, None, data)
@@ -190,14 +189,10 @@ def test_any_equinox_module(dtype):
             return jnp.cos(x @ self.net.frequencies.T + self.net.shift[None])
 
     full, first = reference(Batched(network), None, data)
-    check(itself(H), full, first, dtype)
-    H = eqx.tree_at(
-        lambda H: H.curvature,
-        H,
-        AutodiffCurvature(
-            H.curvature.trained, H.curvature.rest, x, H.curvature.residual, block=4
-        ),
-    )
+    C = H.curvature
+    by_four = AutodiffCurvature(C.trained, C.rest, x, C.residual, block=4)
+    # either way in one of the precisions
+    H = eqx.tree_at(lambda H: H.curvature, H, C if dtype == "float32" else by_four)
     check(itself(H), full, first, dtype)
 
 
@@ -234,16 +229,21 @@ def test_gauss_newton_is_a_part_and_ignores_targets(float64):
     network, where = networks(float64)["tanh, three outputs"]
     data = random_data(network, float64)
     G = jr.gauss_newton(jr.SquaredLoss(data), network, where)
-    J = jr.jacobian(network, data.inputs, where).as_matrix()
+    J = np.asarray(jr.jacobian(network, data.inputs, where).as_matrix())
     close(G.as_matrix(), J.T @ J, float64)
     other = jr.data.Dataset(data.inputs, data.targets + 1)
     H = jr.hessian(jr.SquaredLoss(other), network, where)
     np.testing.assert_array_equal(H.gauss_newton.as_matrix(), G.as_matrix())
-    dense, u = np.asarray(H.as_matrix()), jnp.ones((H.shape[0],), float64)
-    close(H.rmv(u), dense.T @ u, float64)
-    close(H.gram(), dense @ dense.T, float64)
-    close(H.T.cogram(), dense @ dense.T, float64)
-    close(H.cross_gram(G), dense @ (J.T @ J), float64)
+    dense, u = np.asarray(H.as_matrix()), jnp.asarray(np.ones(H.shape[0]))
+
+    @eqx.filter_jit
+    def others(H, G, u):
+        return H.rmv(u), H.gram(), H.T.cogram(), H.cross_gram(G)
+
+    square = dense @ dense.T
+    exact = dense.T @ u, square, square, dense @ (J.T @ J)
+    for found, expected in zip(others(H, G, u), exact, strict=True):
+        close(found, expected, float64)
 
 
 # ------------------------------------------------------------------- global minima
@@ -257,13 +257,14 @@ def test_at_zero_residual_the_curvature_is_exactly_zero(dtype):
     and rank k; the sign of the outer weights does not matter.
     """
     k = 4
-    x = jnp.concatenate([jnp.eye(k, dtype=dtype), -jnp.eye(k, dtype=dtype)])
-    teacher = jr.Shallow(jnp.eye(k, dtype=dtype), jnp.asarray([1, -1, 1, 1], dtype))
-    loss = jr.SquaredLoss(jr.data.Dataset(x, teacher(x)))
+    eye, signs = np.eye(k, dtype=dtype), np.array([1, -1, 1, 1], dtype)
+    teacher = jr.Shallow(jnp.asarray(eye), jnp.asarray(signs))
+    x, y = np.concatenate([eye, -eye]), np.concatenate([signs, 0 * signs])
+    loss = jr.SquaredLoss(jr.data.Dataset(jnp.asarray(x), jnp.asarray(y)))
     H = jr.hessian(loss, teacher, lambda net: (net.inner, net.outer))
     assert not H.curvature.is_zero  # zero by its numbers, not by its structure
-    assert not np.asarray(H.curvature.as_matrix()).any()
-    assert not np.asarray(H.curvature.mv(jnp.ones((20,), dtype))).any()
+    _, found = everything(itself(H), jnp.asarray(np.ones(20, dtype)))
+    assert not any(np.asarray(part).any() for part in found["C"])
     inner = jr.hessian(loss, teacher)
     expected = np.zeros((k * k, k * k))
     for neuron in range(k):

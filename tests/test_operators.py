@@ -33,17 +33,21 @@ def close(actual, expected, dtype, factor=64):
 
 
 @eqx.filter_jit
-def products(J, u, r):
-    return {
-        "as_matrix": J.as_matrix(),
-        "mv": J.mv(u),
-        "rmv": J.rmv(r),
-        "T.mv": J.T.mv(r),
-        "gram": J.gram(),
-        "cogram": J.cogram(),
-        "T.gram": J.T.gram(),
-        "T.as_matrix": J.T.as_matrix(),
-    }
+def products(operators, vectors):
+    """One program for all of them: it is compiling that takes the time."""
+    return [
+        {
+            "as_matrix": J.as_matrix(),
+            "mv": J.mv(u),
+            "rmv": J.rmv(r),
+            "T.mv": J.T.mv(r),
+            "gram": J.gram(),
+            "cogram": J.cogram(),
+            "T.gram": J.T.gram(),
+            "T.as_matrix": J.T.as_matrix(),
+        }
+        for J, (u, r) in zip(operators, vectors, strict=True)
+    ]
 
 
 def dense_products(A, u, r):
@@ -59,17 +63,18 @@ def dense_products(A, u, r):
     }
 
 
-def check_products(J, dense, dtype):
-    """Every product of an operator against the NumPy products of a dense matrix."""
-    dense = np.asarray(dense)
-    assert J.shape == dense.shape == (J.out_size(), J.in_size())
-    assert J.T.T.shape == J.shape
-    rng = np.random.default_rng(5)
-    u = rng.standard_normal(dense.shape[1]).astype(dtype)
-    r = rng.standard_normal(dense.shape[0]).astype(dtype)
-    results = products(J, jnp.asarray(u), jnp.asarray(r))
-    for name, expected in dense_products(dense, u, r).items():
-        close(results[name], expected, dtype)
+def check_products(operators, matrices, dtype):
+    """Every product of operators against the NumPy products of dense matrices."""
+    rng, vectors = np.random.default_rng(5), []
+    for J, dense in zip(operators, matrices, strict=True):
+        assert J.shape == dense.shape == (J.out_size(), J.in_size())
+        assert J.T.T.shape == J.shape
+        u, r = (rng.standard_normal(size).astype(dtype) for size in dense.shape[::-1])
+        vectors.append((u, r))
+    found = products(operators, jax.tree.map(jnp.asarray, vectors))
+    for results, dense, pair in zip(found, matrices, vectors, strict=True):
+        for name, expected in dense_products(dense, *pair).items():
+            close(results[name], expected, dtype)
 
 
 AUTODIFF = ("relu both layers", "dense scalar", "linear residual")
@@ -98,7 +103,7 @@ def test_jacobian_is_that_of_autodiff(name, method, dtype):
     x = inputs(dtype)
     J = jr.jacobian(network, x, where, method=method)
     assert isinstance(J, AutodiffJacobian) == (method == "autodiff")
-    check_products(J, reference_jacobian(network, where, x), dtype)
+    check_products([J], [reference_jacobian(network, where, x)], dtype)
 
 
 @pytest.mark.parametrize(
@@ -243,10 +248,9 @@ def test_stacks_sums_and_blocks(dtype):
         np.block([[A, zeros], [zeros[:4], C]]),
         np.concatenate([A, B]).T,
     )
-    for i, (operator, matrix) in enumerate(zip(stacks, dense, strict=True)):
-        if dtype == "float32" and i in (0, 2):
-            continue  # the classes of the second and of the last
-        check_products(operator, matrix, dtype)
+    # float32: the classes of the first and of the third are those of two others
+    chosen = (0, 1, 2, 3, 4) if dtype == "float64" else (1, 3, 4)
+    check_products([stacks[i] for i in chosen], [dense[i] for i in chosen], dtype)
 
     @eqx.filter_jit
     def others(a, b, kron, stacks, blocks):
