@@ -50,11 +50,12 @@ def test_ring_constants_are_the_best(float64):
         known, smoothness = ring_constants(low, high, 0.9)
         at, found = ring_values(r), {}
         for name, condition in known.items():
-            scale = jnp.maximum(at.distance, 1e-9) ** (1 if name == "EB" else 2)
+            scale = at.distance ** (1 if name == "EB" else 2)
             found[name] = jnp.min(condition.slack(at) / scale)
         return found, smoothness
 
-    found, smoothness = least_slacks(np.linspace(0.6, 1.3, 7001), 0.6, 1.3)
+    # no point on the circle itself, where every slack is 0
+    found, smoothness = least_slacks(np.linspace(0.6, 1.3, 7000), 0.6, 1.3)
     assert set(found) == set(PREMISES)
     for name, tight in found.items():
         assert -1e-12 < float(tight) < 1e-6, name
