@@ -382,7 +382,8 @@ def _rule(function, points, degree, transform, dtype, halvings):
     z, weights = nodes(points, degree, halvings)
     if dtype is None:
         with jax.ensure_compile_time_eval(), jax.enable_x64(True):
-            values = np.asarray(function(jnp.asarray(z, jnp.float64)))
+            values = np.asarray(function(jnp.asarray(_padded(z), jnp.float64)))
+        values = values[: len(z)]
     else:
         values = function(jnp.asarray(z, dtype))
     values = transform(values)
@@ -395,6 +396,12 @@ def _rule(function, points, degree, transform, dtype, halvings):
         norm = (values * values * constant(weights * root * root)).sum() ** 0.5
     # |h_r p^{1/2}| < 1, so this too bounds |c_r|, and better for a spike
     return module.concatenate(blocks), module.minimum(norm, abs(weighted).sum())
+
+
+def _padded(z: np.ndarray) -> np.ndarray:
+    """With zeros to a power of two: every other length would be compiled apart."""
+    length = max(4096, 1 << (len(z) - 1).bit_length())
+    return np.pad(z, (0, length - len(z)))
 
 
 def _first(estimate: Estimate, index: int = 0) -> Estimate:
