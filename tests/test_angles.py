@@ -34,13 +34,14 @@ def test_angles_across_blocks_and_chunks(dtype, getkey, monkeypatch):
     plus = np.sqrt(((unit[:, None] + unit[None]) ** 2).sum(-1))
     exact = 2 * np.arctan2(minus, plus)
     exact[270] = exact[:, 270] = PI / 2
-    got, both = angles(x), angles(x, jnp.asarray(x))
+    got = np.asarray(angles(x))
     error = np.abs(np.asarray(got, np.longdouble) - exact)
     assert error.max() <= 10 * float(jnp.finfo(dtype).eps)
     near = np.abs(np.cos(exact.astype(float))) > 0.98
     assert near.sum() > 400
     assert error[near].max() <= 3 * float(jnp.finfo(dtype).eps)
-    np.testing.assert_allclose(both, got, atol=1e-6 if dtype == "float32" else 1e-15)
+    if dtype == "float64":  # two matrices, in either precision: the chords below
+        np.testing.assert_allclose(angles(x, x + 0), got, atol=1e-15)
     assert got[6, 7] == 0
     assert got[6, 8] == np.asarray(PI, dtype)
     assert (np.diagonal(got)[:270] == 0).all()
@@ -61,14 +62,19 @@ def test_angles_of_vectors_next_to_overflow(dtype):
 def test_angle_derivative_and_its_convention_at_parallel_vectors(float64):
     x, y = np.array([3.0, 4.0]), np.array([0.0, 2.0])
     # in the plane the angle moves by 1/|x| per unit of motion across x
-    np.testing.assert_allclose(jax.grad(angle)(x, y), [4 / 25, -3 / 25], rtol=1e-14)
-    other = jnp.asarray(y)[None]
-    gate = lambda x: dual_kernel(ReLU(), x[None], other, derivative=1)[0, 0]
+    slope = jax.jit(jax.grad(angle))
+    np.testing.assert_allclose(slope(x, y), [4 / 25, -3 / 25], rtol=1e-14)
+
+    @jax.jit
+    @jax.value_and_grad
+    def gate(x):
+        return dual_kernel(ReLU(), x[None], y[None], derivative=1)[0, 0]
+
     for z in (y, 2 * y, -y, 0 * y):
-        np.testing.assert_array_equal(jax.grad(angle)(z, y), 0)
-        np.testing.assert_array_equal(jax.grad(gate)(z), 0)
+        np.testing.assert_array_equal(slope(z, y), 0)
+        np.testing.assert_array_equal(gate(z)[1], 0)
     step = np.array([1e-6, 0])  # the mean of the one-sided slopes is indeed 0
-    ahead, behind = (float(gate(y + s * step)) for s in (1, -1))
+    ahead, behind = (float(gate(y + s * step)[0]) for s in (1, -1))
     assert ahead == pytest.approx(behind, abs=1e-16)
     assert 0.5 - ahead == pytest.approx(5e-7 / (2 * PI), rel=1e-8)
 
@@ -95,7 +101,7 @@ def test_chords_and_their_slopes(dtype, getkey, monkeypatch):
 
     exact, there = lengths(x, y), lengths(x + step * dx, y + step * dy)
     slopes = there.imag / abs(step)
-    given = [jnp.asarray(r, dtype) for r in (x, y, dx, dy)]
+    given = [r.astype(dtype) for r in (x, y, dx, dy)]
     eps = float(jnp.finfo(dtype).eps)
     parallel = np.zeros((3, 5), bool)
     parallel[1, 3] = True
@@ -103,9 +109,11 @@ def test_chords_and_their_slopes(dtype, getkey, monkeypatch):
     for few, many in sizes:  # all differences, by columns, by a product with chunks
         monkeypatch.setattr(_angle, "_FEW", few)
         monkeypatch.setattr(_angle, "_MANY", many)
-        got, rates = jax.jvp(
-            lambda x, y: _angle.chord_pair(False, x, y), given[:2], given[2:]
-        )
+        got, rates = jax.jit(
+            lambda x, y, dx, dy: jax.jvp(
+                lambda x, y: _angle.chord_pair(False, x, y), (x, y), (dx, dy)
+            )
+        )(*given)
         np.testing.assert_allclose(got, exact.real, rtol=20 * eps, atol=4 * eps)
         rates = np.asarray(rates)
         assert not rates[:, parallel].any()
