@@ -23,7 +23,7 @@ def problem(dtype, k=30, activation="softplus", inputs=None, outer=None):
 
 
 def test_report_prints_both_sides(float64):
-    report = theory.moderate_overparameterization(*problem(float64, k=80))
+    report = theory.moderate_overparameterization(*problem(float64, k=250))
     text = str(report)
     assert "does not hold" in text
     assert [c.name for c in report.failures] == ["k ≥ (32 B₂ C₀)² n ‖X‖²/λ²"]

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -58,7 +57,7 @@ def test_error_of_the_smallest_eigenvalue_covers_float32():
 
 
 def test_orthonormal_rows(float64):
-    x = jr.data.orthonormal(jax.random.key(0), 4, 6)
+    x = jnp.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(6, 4)))[0].T)
     for act, value in ((ReLU(), 0.5), (Softplus(), 0.29337904)):
         np.testing.assert_allclose(theory.orthonormal_eigenvalue(act), value, atol=5e-9)
         lam = theory.covariance_smallest(act, x).value
@@ -180,7 +179,9 @@ def test_sphere_width_of_a_straight_activation(float64):
 def test_covariance_of_long_rows(float64):
     """tanh' is a spike there: E over the plane by the trapezoidal rule in (u, v)."""
     norm, cos = 100.0, 0.2
-    rows = jnp.asarray(norm * np.asarray(jr.data.equicorrelated(3, cos)))
+    # four in six dimensions: the size of `test_instance_constants`
+    unit = np.linalg.cholesky(cos + (1 - cos) * np.eye(4))
+    rows = jnp.asarray(norm * np.pad(unit, ((0, 0), (0, 2))))
     u = np.arange(-25, 25, 0.05)
     slope = 1 / np.cosh(u) ** 2
     exponent = (u[:, None] ** 2 - 2 * cos * np.outer(u, u) + u**2) / (1 - cos**2)

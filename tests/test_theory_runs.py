@@ -50,15 +50,18 @@ def run(net, data, report, steps):
 
 @pytest.mark.slow
 def test_smooth_theorem_at_its_own_width(float64):
-    """n = 3, d = 30, k at the bound (about 7e4): 80 steps of gradient descent."""
-    net, data = made(3, 30, 2)
+    """Two rows with inner product 0.4, k at the bound (about 5e4): 120 steps."""
+    x = np.array([[1, 0], [0.4, 0.84**0.5]])
+    net, data = made(2, 2, 2, inputs=x)
     width = theory.moderate_overparameterization(net, data).constants["required width"]
     assert 4e4 < width < 2e5
-    net, data = made(3, 30, int(width))
+    net, data = made(2, 2, int(width), inputs=x)
     report = theory.moderate_overparameterization(net, data)
     assert report.holds
     assert 1 <= report.margin < 1.01
-    r, path = run(net, data, report, 80)
+    # one neuron pair less, and the report would no longer hold
+    assert report.conditions[-1].rhs > int(width) - 2
+    r, path = run(net, data, report, 120)
     assert r[0] <= report.constants["bound on ‖r₀‖"]
     # the theorem is far from tight: it promised about 0.8, and a path of 60
     assert r[-1] < 1e-3 * r[0]
@@ -68,20 +71,15 @@ def test_smooth_theorem_at_its_own_width(float64):
     assert certificate.margin > report.margin
 
 
-@pytest.mark.parametrize("activation", ["softplus", "tanh"])
-def test_smooth_theorem_on_orthonormal_data(activation, float64):
+def test_smooth_theorem_on_orthonormal_data(float64):
     """Orthonormal rows need a few 1e4 neurons; tanh has μ = 0 and still works."""
-    net, data = made(2, 2, 2, activation, inputs=np.eye(2))
+    net, data = made(2, 2, 2, "tanh", inputs=np.eye(2))
     width = theory.moderate_overparameterization(net, data).constants["required width"]
-    net, data = made(2, 2, int(width), activation, inputs=np.eye(2), seed=1)
+    net, data = made(2, 2, int(width), "tanh", inputs=np.eye(2), seed=1)
     report = theory.moderate_overparameterization(net, data)
     assert report.holds
     r, _ = run(net, data, report, 100)
     assert r[-1] < 1e-6 * r[0]
-    if activation == "softplus":
-        # one neuron pair less, and the report no longer holds
-        net, data = made(2, 2, int(width) - 2, activation, inputs=np.eye(2), seed=1)
-        assert not theory.moderate_overparameterization(net, data).holds
 
 
 # ------------------------------------------------------------------------ certificates
@@ -313,7 +311,7 @@ def sgd(net, data, key, eta, steps):
 
 
 def test_sgd_stays_in_the_ball_and_converges_in_mean(float64):
-    """Measured constants in Theorem 3.1(b) of S1, then a step 20 times as long."""
+    """Measured constants in Theorem 3.1(b) of S1, then a step 40 times as long."""
     net, data = made(6, 10, 100)
     certificate = theory.certify_convergence(net, data).constants
     alpha = certificate["σ_min(J₀)"].value / 2
@@ -329,13 +327,13 @@ def test_sgd_stays_in_the_ball_and_converges_in_mean(float64):
     )
     assert report.holds
     p = report.prediction
-    steps, keys = 4000, jax.random.split(jax.random.key(9), 8)
+    steps, keys = 2000, jax.random.split(jax.random.key(9), 8)
     both = eqx.filter_vmap(sgd, in_axes=(None, None, 0, None, None))
-    for longer in (1, 20):
+    for longer in (1, 40):
         r, distance = both(net, data, keys, longer * p.step_size, steps)
         assert distance.max() < p.radius
-        squares = jnp.sqrt(jnp.mean(r**2, axis=0))
-        bound = p.residual_bound(jnp.arange(1, steps + 1))
+        squares = np.sqrt(np.mean(np.square(r), axis=0))
+        bound = np.asarray(p.residual_bound(np.arange(1, steps + 1)))
         assert (squares <= bound).all()
     assert (r[:, -1] < 0.5 * p.initial_residual).all()
 
@@ -433,7 +431,7 @@ def test_feature_covariance(float64):
 
 
 def test_a_draw_beyond_the_misfit_bound_is_named(float64):
-    net, data = made(3, 30, 2)
+    net, data = made(2, 2, 2)
     far = eqx.tree_at(lambda net: net.inner, net, 40 * net.inner)
     words = "‖r₀‖ ≤ C₀‖y‖ for this draw of W₀"
     for case, promised in ((net, True), (far, False)):
