@@ -273,8 +273,8 @@ def test_separation_against_brute_force(seed, gap):
 
 
 def test_separation_in_several_blocks_and_under_vmap():
-    x = np.random.default_rng(0).normal(size=(2, 80, 1000)).astype(np.float32)
-    assert 2**22 // (80 * 1000) < 80
+    x = np.random.default_rng(0).normal(size=(2, 32, 4100)).astype(np.float32)
+    assert 2**22 // (32 * 4100) < 32
     expected = [float(brute_separation(x[0])), float(brute_separation(x[1]))]
     np.testing.assert_allclose(jax.vmap(separation)(x), expected, rtol=1e-6)
 
@@ -285,7 +285,7 @@ def test_separation_at_any_scale(dtype):
     rows = rng.standard_normal((5, 3)) / 4
     small = np.concatenate([rows[:3], 2.0 ** (info.minexp // 2 - 8) * rows[3:]])
     tiny = 2.0 ** (info.minexp + 40) * rows[1:2]
-    zero = np.concatenate([rows[:1], tiny, 0 * rows[:1]])
+    zero = np.concatenate([rows[[0, 2, 3]], tiny, 0 * rows[:1]])
     scales = (info.minexp + 30, info.minexp // 2, 0, info.maxexp // 2, info.maxexp - 2)
     cases = [np.ldexp(rows, scale) for scale in scales] + [small, zero]
     for case in cases:
@@ -321,12 +321,12 @@ def test_parallel_rows_are_listed(dtype):
     words = r"3 pairs.*the first \(2, 5\), \(2, 6\), \(5, 6\); .*drop_duplicates"
     with pytest.raises(ValueError, match=words):
         check_no_parallel_rows(x)
-    with pytest.raises(ValueError, match=r"66 pairs.*\(0, 5\); expected"):
-        check_no_parallel_rows(np.ones((12, 2), dtype))
+    with pytest.raises(ValueError, match=r"21 pairs.*\(0, 5\); expected"):
+        check_no_parallel_rows(np.ones((7, 3), dtype))
     jax.jit(check_no_parallel_rows)(jnp.asarray(x))
 
 
-@pytest.mark.parametrize("d", [2, 50, 3000])
+@pytest.mark.parametrize("d", [2, 3000])
 def test_rounding_of_scaled_copies_counts_as_parallel(d):
     rng = np.random.default_rng(d)
     x = rng.normal(size=(20, d)).astype(np.float32)

@@ -13,12 +13,16 @@ import jaxrelu as jr
 from jaxrelu.networks._initializers import OUTER
 
 
+@eqx.filter_jit
+def together_and_apart(network, x):
+    return network(x), jax.vmap(network)(x)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_batched_call_is_vmap_of_samples(name, dtype):
     network, _ = networks(dtype)[name]
     x = inputs(dtype)
-    both = eqx.filter_jit(lambda network, x: (network(x), jax.vmap(network)(x)))
-    batch, one_by_one = both(network, x)
+    batch, one_by_one = together_and_apart(network, x)
     assert batch.dtype == dtype
     assert batch.shape[1:] == (() if network.out_size is None else (network.out_size,))
     eps = 64 * float(jnp.finfo(dtype).eps)
