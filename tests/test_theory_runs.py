@@ -356,6 +356,11 @@ def test_sgd_theorem_at_its_own_width(float64):
 # -------------------------------------------------------------------- random features
 
 
+def features_by_hand(net, data):
+    """relu(XWᵀ), by NumPy."""
+    return np.maximum(np.asarray(data.inputs) @ np.asarray(net.inner).T, 0)
+
+
 def test_random_features_run_reaches_the_closest_interpolant(float64):
     net, data = made(6, 10, 40, "relu")
     report = theory.random_features(net, data)
@@ -370,7 +375,7 @@ def test_random_features_run_reaches_the_closest_interpolant(float64):
     )
     r = np.sqrt(2 * np.asarray(path.losses))
     assert (r <= np.asarray(p.residual_bound(np.arange(3001))) + 1e-12).all()
-    phi = np.maximum(np.asarray(data.inputs @ net.inner.T), 0)
+    phi = features_by_hand(net, data)
     gap = np.asarray(data.targets) - phi @ np.asarray(net.outer)
     closest = np.asarray(net.outer) + np.linalg.pinv(phi) @ gap
     np.testing.assert_allclose(path.network.outer, closest, atol=1e-6)
@@ -398,7 +403,7 @@ def test_random_features_need_as_many_neurons_as_samples(float64):
     for k, rank in ((4, 4), (6, 6)):
         net, data = made(6, 10, k, "relu", seed=4)
         report = theory.random_features(net, data)
-        phi = np.maximum(np.asarray(data.inputs @ net.inner.T), 0)
+        phi = features_by_hand(net, data)
         assert np.linalg.matrix_rank(phi) == rank
         assert bool(report.holds) is (k >= 6)
         assert bool(report.prediction.rate < 1) is (k >= 6)
@@ -419,7 +424,7 @@ def test_random_features_singular_values(multiple, low, high, float64):
 
 def test_feature_covariance(float64):
     x = made(6, 10, 40)[1].inputs
-    theta = np.arccos(np.clip(np.asarray(x @ x.T), -1, 1))
+    theta = np.arccos(np.clip(np.asarray(x) @ np.asarray(x).T, -1, 1))
     kernel = (np.sin(theta) + (np.pi - theta) * np.cos(theta)) / (2 * np.pi)
     relu = jr.activations.ReLU()
     found = theory.feature_covariance_smallest(relu, x)
