@@ -68,8 +68,8 @@ def test_without_noise_it_is_gradient_descent(float64, getkey):
     for _ in range(20):
         W = W - 0.4 * np.asarray(F.gradient(W))
         losses.append(float(F(W)))
-    np.testing.assert_allclose(still.losses, losses, rtol=1e-11)
-    np.testing.assert_allclose(still.network.inner, W, rtol=1e-11)
+    np.testing.assert_allclose(still.losses, losses, rtol=1e-12)
+    np.testing.assert_allclose(still.network.inner, W, rtol=1e-12)
     assert (np.asarray(still.network.outer) == 1).all()
 
 
