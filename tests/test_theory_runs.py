@@ -50,18 +50,18 @@ def run(net, data, report, steps):
 
 @pytest.mark.slow
 def test_smooth_theorem_at_its_own_width(float64):
-    """Two rows with inner product 0.4, k at the bound (about 5e4): 120 steps."""
-    x = np.array([[1, 0], [0.4, 0.84**0.5]])
+    """Two rows with inner product 0.1, k at the bound (about 2e4): 80 steps."""
+    x = np.array([[1, 0], [0.1, 0.99**0.5]])
     net, data = made(2, 2, 2, inputs=x)
     width = theory.moderate_overparameterization(net, data).constants["required width"]
-    assert 4e4 < width < 2e5
+    assert 1e4 < width < 3e4
     net, data = made(2, 2, int(width), inputs=x)
     report = theory.moderate_overparameterization(net, data)
     assert report.holds
     assert 1 <= report.margin < 1.01
     # one neuron pair less, and the report would no longer hold
     assert report.conditions[-1].rhs > int(width) - 2
-    r, path = run(net, data, report, 120)
+    r, path = run(net, data, report, 80)
     assert r[0] <= report.constants["bound on ‖r₀‖"]
     # the theorem is far from tight: it promised about 0.8, and a path of 60
     assert r[-1] < 1e-3 * r[0]
@@ -347,10 +347,10 @@ def test_sgd_theorem_at_its_own_width(float64):
     report = theory.stochastic_gradient_descent(net, data, nu=5.0)
     assert report.holds
     p = report.prediction
-    r, distance = sgd(net, data, jax.random.key(0), p.step_size, 1000)
-    assert (r <= p.residual_bound(jnp.arange(1, 1001))).all()
+    r, distance = sgd(net, data, jax.random.key(0), p.step_size, 500)
+    assert (r <= p.residual_bound(jnp.arange(1, 501))).all()
     assert distance.max() < p.radius
-    assert r[-1] < 0.95 * r[0]
+    assert r[-1] < 0.95**0.5 * r[0]
 
 
 # -------------------------------------------------------------------- random features
