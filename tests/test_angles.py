@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from _draws import normal
 
-from jaxrelu.activations import ReLU, _angle, angle, angles, dual_kernel
+from jaxrelu.activations import Erf, ReLU, _angle, angle, angles, dual_kernel
 
 
 pytestmark = pytest.mark.optimised  # rounding is what they are about
@@ -45,6 +45,17 @@ def test_angles_across_blocks_and_chunks(dtype, getkey, monkeypatch):
     assert got[6, 7] == 0
     assert got[6, 8] == np.asarray(PI, dtype)
     assert (np.diagonal(got)[:270] == 0).all()
+
+
+def test_rows_are_parallel_to_themselves_within_any_program(dtype):
+    """The slope of erf falls like 1/angle at long rows: a rounding would be seen."""
+    shape = np.asarray([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]])
+    x = np.concatenate([3e8 * shape, np.zeros((1, 2))]).astype(dtype)
+    together = lambda x: (dual_kernel(Erf(), x, derivative=1), angles(x))
+    kernel, theta = jax.jit(together)(x)
+    np.testing.assert_array_equal(np.diagonal(theta)[:3], 0)
+    exact = 2 / np.pi / np.sqrt(1 + 2 * np.sum(x.astype(float) ** 2, axis=1))
+    np.testing.assert_allclose(np.diagonal(kernel), exact, rtol=1e-6)
 
 
 def test_angles_of_vectors_next_to_overflow(dtype):

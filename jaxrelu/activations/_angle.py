@@ -143,8 +143,7 @@ def _by_products(u: Array, v: Array, same: bool) -> tuple[Array, Array]:
         _, minus, plus = jax.lax.while_loop(
             lambda state: state[0] < rank[-1], subtract, (jnp.int32(0), *bulk)
         )
-        exact = diagonal & (cosine > 0.5)  # not the zero rows
-        return jnp.where(exact, 0, minus), jnp.where(exact, 2, plus)
+        return minus, plus
 
     minus, plus = jax.lax.map(block, (padded, indices))
     return minus.reshape(-1, m)[:n], plus.reshape(-1, m)[:n]
@@ -162,7 +161,13 @@ def chord_pair(same: bool, x: Array, y: Array) -> tuple[Array, Array]:
     array, whose rows are parallel to themselves.
     """
     x, y = (rows * _row_shrinking(rows) for rows in (x, y))
-    return _chords(unit_rows(x, row_norms(x)), unit_rows(y, row_norms(y)), same)
+    norms = row_norms(x)
+    minus, plus = _chords(unit_rows(x, norms), unit_rows(y, row_norms(y)), same)
+    if same:
+        # fused into a difference, two divisions of the same numbers need not agree
+        itself = jnp.eye(len(x), dtype=bool) & (norms > 0)[:, None]
+        minus, plus = jnp.where(itself, 0, minus), jnp.where(itself, 2, plus)
+    return minus, plus
 
 
 def _row_shrinking(x: Array) -> Array:
