@@ -475,3 +475,16 @@ def test_underflow_of_the_gram_matrix_is_admitted():
         assert bool(plain.result == RESULTS.unresolved)
         assert within(plain.values, plain.error, [3e-25, 2e-25])
         np.testing.assert_allclose(spectrum(matrix).values, [3e-25, 2e-25], rtol=1e-6)
+
+
+def test_lowest_of_a_dense_edge_is_not_the_second(float64):
+    """From starts with next to nothing of its vector, one shift stops above it."""
+    values = 1 + 2e-3 * np.arange(600) ** (2 / 3)
+    whole = symmetric(jnp.asarray(np.diag(values)))
+    factor = lx.MatrixLinearOperator(jnp.asarray(np.diag(np.sqrt(values))))
+    ends = lambda operator, key: extreme(operator, method="gram", key=key).smallest
+    traced = jax.jit(functools.partial(ends, factor))
+    for seed in (39, 60, 97):
+        key = jax.random.key(seed)
+        for low in (ends(whole, key), ends(factor, key), traced(key)):
+            assert abs(float(low.value) - 1) <= float(low.error) < 1e-3

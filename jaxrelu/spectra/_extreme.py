@@ -40,6 +40,8 @@ from jaxrelu.spectra._rounding import (
 
 _ALL_BELOW = 512
 """Up to this order all values cost about what two do, and carry rounding only."""
+_STAGES = 2  # shifts: one below all of the spectrum, one just below its lower end
+_COARSE = 0.01  # relative residual that is enough for the next shift
 
 
 class Extreme(eqx.Module):
@@ -92,10 +94,13 @@ def extreme(
 
     - ``"gram"``: on the $r \times r$ Gram matrix (or the symmetric operator written
       out). The upper end by Lanczos; the lower by Lanczos on the inverse of
-      $A - sI = LL^\top$, with $s$ just below the spectrum: $r^3/3$ operations and a few
-      dozen products and triangular solves. That $L$ exists shows that nothing lies
-      below $s$ (up to rounding), and 1/(largest Ritz value of the inverse) + $s$ is the
-      smallest eigenvalue above it.
+      $A - sI = LL^\top$, first with $s$ below all of the spectrum, then with $s$ just
+      below the eigenvalue found: $2r^3/3$ operations and a few dozen products and
+      triangular solves. That $L$ exists shows that nothing lies below $s$ (up to
+      rounding), and 1/(largest Ritz value of the inverse) + $s$ is the smallest
+      eigenvalue above it. One shift alone takes more solves where the lower edge is
+      dense, and stops at the second eigenvalue now and then (two starts of 60 at
+      $r = 8192$), which a residual does not show.
     - ``"matrix-free"``: Golub-Kahan bidiagonalisation on the short side (Lanczos for a
       symmetric operator), products with $A$ and $A^\top$ only, full
       reorthogonalisation; ``max_steps`` vectors of each side are stored. The inner
@@ -260,6 +265,11 @@ def _above_shift(theta: Any, residual: Any, base: Any, reach: Any) -> tuple[Any,
     return base + (distance - reach), ratio / (1 - ratio) * distance
 
 
+def _share(tolerance: float, value: Any, reach: Any) -> Any:
+    """Residual of the inverse, relative, that leaves ``tolerance`` of the value."""
+    return jnp.clip(tolerance * abs(value) / reach, tolerance, max(tolerance, _COARSE))
+
+
 End = tuple[Float[Array, ""], Float[Array, ""]]
 
 
@@ -286,10 +296,21 @@ def matrix_ends(
     return solve(matrix, positive, key, tolerance, max_steps)
 
 
+def _starts(key: Key[Array, ""], matrix: Array) -> Float[Array, "count n"]:
+    """Of the iteration upwards and of each stage downwards.
+
+    One that misses an eigenvector by chance misses it at every shift.
+    """
+    keys = [key, *jax.random.split(key, _STAGES)]
+    return jnp.stack(
+        [jax.random.normal(k, matrix.shape[:1], matrix.dtype) for k in keys]
+    )
+
+
 def _host_ends(matrix, positive, key, tolerance, max_steps):
     """`matrix_ends` by LAPACK."""
     dtype = matrix.dtype
-    start = np.asarray(jax.random.normal(key, matrix.shape[:1], dtype))
+    start, *starts = np.asarray(_starts(key, matrix))
     host = np.asarray(matrix)
     if not _host.all_finite(host):
         nan, zero = jnp.full((), jnp.nan, dtype), jnp.asarray(0, jnp.int32)
@@ -300,20 +321,27 @@ def _host_ends(matrix, positive, key, tolerance, max_steps):
         _host.symmetric_product(host), start, **options
     )
     margin = 8 * eps * max(abs(low), abs(high)) + tiny / eps
-    solves = 0
     base, reach = (0.0, margin) if positive else (low, 2 * low_residual + margin)
-    factor = _host.cholesky(host, base - reach)
-    while factor is None and np.isfinite(reach):
-        reach *= 8
+    solves, share = 0, max(tolerance, _COARSE)
+    for begin in starts:
         factor = _host.cholesky(host, base - reach)
-    if factor is None:  # it overflows, whatever the shift
-        low, low_residual = np.nan, np.inf
-    else:
+        while factor is None and np.isfinite(reach):
+            reach *= 8
+            factor = _host.cholesky(host, base - reach)
+        if factor is None:  # it overflows, whatever the shift
+            low, low_residual = np.nan, np.inf
+            break
         solve, scale = _host.inverse_product(factor), dtype.type(reach)
-        _, _, theta, residual, solves = _host.lanczos_ends(
-            lambda v: solve(scale * v), start, **options
+        _, _, theta, residual, count = _host.lanczos_ends(
+            lambda v, solve=solve, scale=scale: solve(scale * v),
+            begin,
+            tolerance=share,
+            max_steps=max_steps,
         )
+        solves += count
         low, low_residual = _above_shift(theta, residual, base, reach)
+        base, reach = float(low), 2 * float(low_residual) + margin
+        share = float(_share(tolerance, base, reach))
     scalar = lambda x: jnp.asarray(x, dtype)
     return (
         (scalar(low), scalar(low_residual)),
@@ -325,7 +353,7 @@ def _host_ends(matrix, positive, key, tolerance, max_steps):
 def _traced_ends(matrix, positive, key, tolerance, max_steps):
     """`matrix_ends` in XLA."""
     dtype, n = matrix.dtype, matrix.shape[0]
-    start = jax.random.normal(key, (n,), dtype)
+    start, *starts = _starts(key, matrix)
     options = {"tolerance": tolerance, "max_steps": max_steps}
     eps, tiny = jnp.finfo(dtype).eps, jnp.finfo(dtype).tiny
     low, low_residual, high, high_residual, steps = _lanczos.lanczos_ends(
@@ -336,30 +364,46 @@ def _traced_ends(matrix, positive, key, tolerance, max_steps):
     reach = margin if positive else 2 * low_residual + margin
     identity = jnp.eye(n, dtype=dtype)
 
-    def factorise(reach):
-        shifted = matrix - (base - reach) * identity
-        return jax.lax.linalg.cholesky(shifted, symmetrize_input=False)
-
     def broke(carry):
         reach, factor = carry
         return ~jnp.isfinite(factor[-1, -1]) & jnp.isfinite(reach)
 
-    # the first factorisation is the loop's, too: one copy of it in the program
-    reach, factor = jax.lax.while_loop(
-        broke,
-        lambda carry: (8 * carry[0], factorise(8 * carry[0])),
-        (reach / 8, jnp.full_like(matrix, jnp.nan)),
-    )
+    def stage(carry, begin):
+        (base, _), reach, share, solves = carry
 
-    def inverse(v):
-        for transposed in (False, True):
-            v = jax.lax.linalg.triangular_solve(
-                factor, v[:, None], left_side=True, lower=True, transpose_a=transposed
-            )[:, 0]
-        return reach * v
+        def factorise(reach):
+            shifted = matrix - (base - reach) * identity
+            return jax.lax.linalg.cholesky(shifted, symmetrize_input=False)
 
-    _, _, theta, residual, solves = _lanczos.lanczos_ends(inverse, start, **options)
-    lowest = _above_shift(theta, residual, base, reach)
+        # the first factorisation is the loop's, too: one copy of it in the program
+        reach, factor = jax.lax.while_loop(
+            broke,
+            lambda carry: (8 * carry[0], factorise(8 * carry[0])),
+            (reach / 8, jnp.full_like(matrix, jnp.nan)),
+        )
+
+        def inverse(v):
+            for transposed in (False, True):
+                v = jax.lax.linalg.triangular_solve(
+                    factor,
+                    v[:, None],
+                    left_side=True,
+                    lower=True,
+                    transpose_a=transposed,
+                )[:, 0]
+            return reach * v
+
+        _, _, theta, residual, count = _lanczos.lanczos_ends(
+            inverse, begin, tolerance=share, max_steps=max_steps
+        )
+        low, low_residual = _above_shift(theta, residual, base, reach)
+        reach = 2 * low_residual + margin
+        share = _share(tolerance, low, reach).astype(dtype)
+        return ((low, low_residual), reach, share, solves + count), None
+
+    coarse = jnp.full((), max(tolerance, _COARSE), dtype)
+    first = (base, reach), reach, coarse, jnp.zeros_like(steps)
+    (lowest, _, _, solves), _ = jax.lax.scan(stage, first, jnp.stack(starts))
     return lowest, (high, high_residual), (solves, steps)
 
 

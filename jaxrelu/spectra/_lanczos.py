@@ -129,7 +129,7 @@ def ritz(space: Tridiagonal) -> tuple[Array, Array, Array]:
 
 
 def has_converged(
-    ends: tuple[Array, Array, Array, Array], tolerance: float, both: bool
+    ends: tuple[Array, Array, Array, Array], tolerance: float | Array, both: bool
 ) -> Array:
     """Residuals below ``tolerance`` times the value and 1 % of the spread, or rounding.
 
@@ -161,7 +161,7 @@ def lanczos_ends(
     product: Product,
     start: Float[Array, " n"],
     *,
-    tolerance: float,
+    tolerance: float | Array,
     max_steps: int,
     both: bool = False,
 ) -> tuple[Array, Array, Array, Array, Array]:
