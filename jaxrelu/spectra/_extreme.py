@@ -342,6 +342,7 @@ def _host_ends(matrix, positive, key, tolerance, max_steps):
         low, low_residual = _above_shift(theta, residual, base, reach)
         base, reach = float(low), 2 * float(low_residual) + margin
         share = float(_share(tolerance, base, reach))
+        del factor, solve  # not two of them in memory
     scalar = lambda x: jnp.asarray(x, dtype)
     return (
         (scalar(low), scalar(low_residual)),
