@@ -62,7 +62,7 @@ def networks(dtype):
         "tanh, three outputs": (shallow(activation="tanh", m=3), both),
         "relu, three outputs": (shallow(m=3), both),
         "dense relu": (deep, None),
-        "dense scalar": (dense((D, 5, 3, 1), scalar=True, activation="tanh"), None),
+        "dense scalar": (dense((D, 5, 3, 1), scalar=True, activation="gelu"), None),
         "dense, no biases": (dense((D, 5, 2), biases=False), None),
         "dense, one middle layer": (deep, lambda net: net.weights[1]),
         "dense, weight and a bias": (
